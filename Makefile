@@ -1,0 +1,106 @@
+# Verbs of lusbook. Each one first sees to the environment in .venv; `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+PRESET ?= demo
+NAME ?=
+PARAMS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CHAPTERS := $(sort $(basename $(notdir $(wildcard book/*.ipynb))))
+BUILD := $(BIN)/jupyter-book build --all -n -W --keep-going
+# What a committed chapter loses: papermill's timing and the interpreter's version. Outputs stay, and so do the
+# execution counts: papermill makes them 1, 2, 3, ..., and nbval fails on a cell that has an output but no count.
+STRIP := $(BIN)/nbstripout --keep-output --keep-count --keep-id --extra-keys \
+	"metadata.papermill metadata.language_info.version cell.metadata.papermill cell.metadata.execution"
+
+# Programs that start others (papermill its kernel, the study its runs) find them in the environment.
+export PATH := $(abspath $(BIN)):$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PYTHONUNBUFFERED = 1
+
+step = @printf '\n== %s ==\n'
+
+.DEFAULT_GOAL := help
+.PHONY: help env book site test chapter results format strip requirements clean name-of-chapter
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+
+env: $(STAMP) ## make the environment in .venv (PYTHON=python3.12 picks another Python)
+
+# pip compiles what it installs to bytecode; uv does so only when asked. Without bytecode, every start that
+# imports TensorFlow takes 10 s longer wherever Python may not write it.
+$(STAMP): requirements.txt pyproject.toml
+	$(step) 'environment in $(VENV)'
+	@command -v $(PYTHON) >/dev/null || { echo 'lusbook needs Python 3.11, 3.12 or 3.13; there is no $(PYTHON) here. Name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v[:2] <= (3, 13) or sys.exit(f"lusbook needs Python 3.11, 3.12 or 3.13; $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@if command -v uv >/dev/null; then \
+		set -x; \
+		uv pip install --python $(BIN)/python --require-hashes --compile-bytecode -r requirements.txt && \
+		uv pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .; \
+	else \
+		set -x; \
+		$(BIN)/python -m pip install --progress-bar off --require-hashes -r requirements.txt && \
+		$(BIN)/python -m pip install --no-deps --no-build-isolation --editable .; \
+	fi
+	@touch $@
+
+book: $(STAMP) ## run the whole study on the simulated cohorts and render it (PRESET=demo, CORES=all)
+	$(step) 'study: $(PRESET), $(CORES) cores'
+	$(BIN)/lusbook study --preset $(PRESET) --results _build/results --cores $(CORES)
+	$(step) 'chapters'
+	$(BIN)/lusbook chapters --results _build/results --out _build/staging
+	$(step) 'book'
+	$(BUILD) _build/staging
+	@printf '\nThe book: file://%s\n' '$(CURDIR)/_build/staging/_build/html/index.html'
+
+site: $(STAMP) ## render the book from the committed study; nothing is computed
+	$(step) 'book'
+	$(BUILD) .
+	@printf '\nThe book: file://%s\n' '$(CURDIR)/_build/html/index.html'
+
+test: $(STAMP) ## every check: ruff, unit tests, doctests, chapters, a book without warnings
+	$(step) '1/5 ruff'
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(step) '2/5 chapters are free of timing metadata (make strip cleans them)'
+	$(STRIP) --verify book/*.ipynb
+	$(step) '3/5 unit tests, doctests, chapters run with other parameters'
+	$(BIN)/pytest -n 2 --dist worksteal
+	$(step) '4/5 nbval: the chapters give the committed outputs again'
+	$(BIN)/pytest -n 2 --dist loadscope --nbval-lax book/*.ipynb
+	$(step) '5/5 book: a warning is an error'
+	$(BUILD) . -q --path-output _build/check
+	$(step) 'every check passed'
+
+chapter: name-of-chapter $(STAMP) ## run one chapter: make chapter NAME=sifa PARAMS="-p image_size 96"
+	@mkdir -p _build/chapters
+	$(BIN)/papermill book/$(NAME).ipynb _build/chapters/$(NAME).ipynb --cwd book $(PARAMS)
+	@printf '\nThe executed chapter: %s\n' '_build/chapters/$(NAME).ipynb'
+
+name-of-chapter:
+	@test -n '$(filter $(CHAPTERS),$(NAME))' || { echo "make chapter: NAME must be one of $(CHAPTERS); received '$(NAME)'" >&2; exit 1; }
+
+results: $(STAMP) ## compute the committed study anew, and the committed chapters from it
+	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES)
+	$(BIN)/lusbook chapters --results data/results --in-place
+	$(MAKE) format
+
+format: $(STAMP) strip ## format code and chapters, as the checks want them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+strip: $(STAMP) ## clean the chapters of timing metadata; their outputs stay
+	$(STRIP) book/*.ipynb
+
+requirements: ## pin requirements.txt anew from pyproject.toml (needs uv)
+	uv lock
+	uv export --quiet --no-emit-project --extra cpu --extra dev --no-header --format requirements-txt --output-file requirements.txt
+
+clean: ## remove _build, studies of your own included; .venv and the committed study stay
+	rm -rf _build .pytest_cache .ruff_cache .snakemake
+	find lusbook tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+# The run graph of a study: `lusbook study` calls this; so can plain snakemake, on one machine or a cluster.
+# Config: preset, results, set ("name=value ..."), together (runs that share a compiled step share a process).
+from pathlib import Path
+from shlex import join
+
+from lusbook.cli import parse_settings
+from lusbook.experiments import EXPERIMENTS, FOLDS, packs
+from lusbook.runs import run_folder, study_folder
+
+SETTINGS = parse_settings(config["preset"], config.get("set", "").split())
+OPTIONS = ["--preset", config["preset"], "--results", config["results"]]
+OPTIONS += [part for assignment in config.get("set", "").split() for part in ("--set", assignment)]
+TOGETHER = str(config.get("together", True)) == "True"
+
+
+def manifest(name, fold):
+    return str(run_folder(name, fold, SETTINGS, config["results"]) / "manifest.json")
+
+
+# Jobs: experiments and folds of one process, and the manifests that must be there before it.
+if TOGETHER:
+    JOBS = {name: (names, FOLDS, []) for name, names in packs().items()}
+else:
+    JOBS = {
+        f"{e.name}-{fold}": ([e.name], [fold], [manifest(e.parent, fold)] if e.parent else [])
+        for e in EXPERIMENTS.values()
+        for fold in FOLDS
+    }
+
+COHORTS = str(study_folder(SETTINGS, config["results"]) / "cohorts.csv")
+
+
+rule study:
+    input:
+        [manifest(name, fold) for name in EXPERIMENTS for fold in FOLDS],
+        COHORTS,
+
+
+rule cohorts:
+    output:
+        COHORTS,
+    params:
+        options=join(OPTIONS),
+    priority: 2
+    shell:
+        "lusbook describe {params.options}"
+
+
+for job, (names, folds, needed) in JOBS.items():
+
+    rule:
+        name: job
+        input:
+            needed,
+            ancient(COHORTS),
+        output:
+            [manifest(name, fold) for name in names for fold in folds],
+        params:
+            command=join(["lusbook", "run", *names, *(f"--fold={fold}" for fold in folds), *OPTIONS]),
+        # The longest first, so that no core waits for the last one.
+        priority: 1 if job.startswith("sifa") else 0
+        threads: 1
+        shell:
+            "{params.command} --threads {threads}"

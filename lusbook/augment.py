@@ -1,0 +1,56 @@
+"""Augmentation: rotation, shift and scale of image and mask together (section 2.3)."""
+
+import numpy as np
+from keras import ops
+
+BLACK = -0.9  # value of black at the networks' door, see lusbook.cohort.network_images
+
+
+def random_transforms(rng, n, size, settings):
+    """Draw the affine transforms of a batch.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    n : int
+        Images in the batch.
+    size : int
+        Side of the images, px.
+    settings : Settings
+        ``augment_rotation`` (degrees), ``augment_shift`` (share of the side), ``augment_scale`` (share).
+
+    Returns
+    -------
+    transforms : ndarray, shape (n, 8), float32
+        Rows ``a0 a1 a2 b0 b1 b2 c0 c1`` of :func:`keras.ops.image.affine_transform`: output to input pixels.
+    """
+    angle = np.deg2rad(rng.uniform(-settings.augment_rotation, settings.augment_rotation, n))
+    scale = rng.uniform(1 - settings.augment_scale, 1 + settings.augment_scale, n)
+    shift = rng.uniform(-settings.augment_shift, settings.augment_shift, (2, n)) * size
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    centre = (size - 1) / 2
+    x = centre - cos * centre + sin * centre + shift[0]
+    y = centre - sin * centre - cos * centre + shift[1]
+    zero = np.zeros(n)
+    return np.stack([cos, -sin, x, sin, cos, y, zero, zero], axis=1).astype("float32")
+
+
+def transform(images, masks, transforms):
+    """Transform images and masks alike, in one interpolation.
+
+    Parameters
+    ----------
+    images : tensor, shape (n, size, size, 1), float32 in [-0.9, 0.9]
+    masks : tensor, shape (n, size, size, 1), float32 in {0, 1}
+    transforms : tensor, shape (n, 8), float32
+
+    Returns
+    -------
+    images, masks : tensors of the same shapes
+        What comes from outside the frame is black and not B-line. The mask is interpolated
+        with the image and cut at one half.
+    """
+    # One fill value serves both channels once black is zero.
+    stacked = ops.concatenate([images - BLACK, masks], axis=-1)  # (n, size, size, 2)
+    moved = ops.image.affine_transform(stacked, transforms, interpolation="bilinear", fill_mode="constant")
+    return moved[..., :1] + BLACK, ops.cast(moved[..., 1:] > 0.5, "float32")

@@ -1,0 +1,75 @@
+"""The gradient step on JAX."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from keras import StatelessScope
+
+
+def device():
+    """Name of the device that computes."""
+    return jax.devices()[0].device_kind
+
+
+def compile_step(step, variables):
+    """Compile ``step`` as a pure function of the values of all ``variables`` that it reads or assigns."""
+
+    @partial(jax.jit, donate_argnums=0)
+    def pure(values, arrays):
+        with StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
+            results = step(*arrays)
+        return results, [scope.get_current_value(variable) for variable in variables]
+
+    def call(*arrays):
+        results, values = pure([variable.value for variable in variables], [jnp.asarray(array) for array in arrays])
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return results
+
+    return call
+
+
+def gradients(losses, groups):
+    """Gradient of each loss with respect to its own group of variables.
+
+    Each loss is differentiated for itself; XLA merges the forward passes, which are equal.
+    Parameters and returns as in :func:`lusbook.backend.tensorflow.gradients`.
+    """
+    with StatelessScope() as probe:
+        outer = probe.original_scope  # the scope of the compiled step: holds the value of every variable
+    trained = {id(variable) for group in groups for variable in group}
+    found = []
+    for index, group in enumerate(groups):
+
+        def one(values, index=index, group=group):
+            scope = StatelessScope()
+            scope.state_mapping = outer.state_mapping | {id(v): x for v, x in zip(group, values, strict=True)}
+            with scope:
+                scalars, results = losses()
+            # Moving statistics that the forward pass assigned must leave the gradient's scope.
+            moved = {key: value for key, value in scope.state_mapping.items() if key not in trained}
+            return scalars[index], (results, moved)
+
+        gradient, (results, moved) = jax.grad(one, has_aux=True)([variable.value for variable in group])
+        found.append(gradient)
+    outer.state_mapping.update(moved)
+    return results, found
+
+
+def adam(variables, gradients, first, second, step, learning_rate, beta_1, beta_2, epsilon):
+    """Adam as TensorFlow's fused kernel computes it; XLA fuses the operations."""
+    step.assign(step.value + 1.0)
+    rate = learning_rate * jnp.sqrt(1 - beta_2**step.value) / (1 - beta_1**step.value)
+    for variable, gradient, m, v in zip(variables, gradients, first, second, strict=True):
+        m.assign(beta_1 * m.value + (1 - beta_1) * gradient)
+        v.assign(beta_2 * v.value + (1 - beta_2) * gradient**2)
+        variable.assign(variable.value - rate * m.value / (jnp.sqrt(v.value) + epsilon))
+
+
+def batch_norm(x, scale, centre, epsilon):
+    """Normalise by the batch's own statistics; returns them with the result (unbiased variance, as TensorFlow's)."""
+    mean, variance = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
+    count = x.size // x.shape[-1]
+    y = (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + centre
+    return y, mean, variance * (count / max(count - 1, 1))

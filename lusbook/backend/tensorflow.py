@@ -1,0 +1,69 @@
+"""The gradient step on TensorFlow."""
+
+import tensorflow as tf
+
+
+# Grappler's rewriting of SIFA's graph takes longer than it saves in a short run.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def device():
+    """Name of the device that computes."""
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
+
+
+def compile_step(step, variables):
+    """Compile ``step``; XLA only on a GPU (on a CPU it makes Dropout several times slower)."""
+    del variables  # TensorFlow updates variables in place
+    compiled = tf.function(step, autograph=False, jit_compile=bool(tf.config.list_physical_devices("GPU")))
+    return lambda *arrays: compiled(*[tf.convert_to_tensor(array) for array in arrays])
+
+
+def gradients(losses, groups):
+    """Gradient of each loss with respect to its own group of variables, from one forward pass.
+
+    Parameters
+    ----------
+    losses : callable
+        Returns a list of scalar losses, one for each group, and a dict of further results.
+    groups : list of list of keras.Variable
+
+    Returns
+    -------
+    results : dict
+    gradients : list of list of tensor
+    """
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        for group in groups:
+            tape.watch([variable.value for variable in group])
+        values, results = losses()
+    # Unused branches of the backward graph are pruned by tf.function.
+    return results, [tape.gradient(loss, [v.value for v in group]) for loss, group in zip(values, groups, strict=True)]
+
+
+def adam(variables, gradients, first, second, step, learning_rate, beta_1, beta_2, epsilon):
+    """Adam, one fused kernel per variable: Keras' own optimiser adds some fourteen operations for each."""
+    step.assign_add(1.0)
+    powers = tf.pow(beta_1, step.value), tf.pow(beta_2, step.value)
+    for variable, gradient, m, v in zip(variables, gradients, first, second, strict=True):
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.value.handle,
+            m=m.value.handle,
+            v=v.value.handle,
+            beta1_power=powers[0],
+            beta2_power=powers[1],
+            lr=learning_rate,
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=epsilon,
+            grad=gradient,
+        )
+
+
+def batch_norm(x, scale, centre, epsilon):
+    """Normalise by the batch's own statistics in one fused kernel; returns them with the result."""
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=scale, offset=centre, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    return y, mean, variance

@@ -1,0 +1,120 @@
+"""Executing the chapters, and the box that each opens with."""
+
+import os
+import shutil
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from IPython.display import Markdown
+
+from lusbook.errors import LusbookError
+from lusbook.runs import stale_runs, study_folder
+from lusbook.settings import PROJECT
+
+SHELL = ("_config.yml", "_toc.yml")
+
+
+def chapter_names():
+    """Chapters that are notebooks, in the order of the table of contents."""
+    toc = yaml.safe_load((PROJECT / "_toc.yml").read_text())
+    files = [toc["root"], *(entry["file"] for part in toc.get("parts", [toc]) for entry in part["chapters"])]
+    return [Path(file).name for file in files if (PROJECT / f"{file}.ipynb").exists()]
+
+
+def execute_book(names=None, out=PROJECT, results=None, preset="demo"):
+    """Execute chapters against a study.
+
+    Parameters
+    ----------
+    names : list of str, optional
+        Chapters; all by default.
+    out : path
+        The project itself, or a folder that becomes a copy of the book ready for jupyter-book.
+    results : path, optional
+        Folder of studies.
+    preset : str
+    """
+    known = chapter_names()
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise LusbookError(f"chapter {unknown[0]!r} is not known; expected one of {', '.join(known)}")
+    out = Path(out).resolve()
+    if out != PROJECT:
+        shutil.rmtree(out / "book", ignore_errors=True)
+        shutil.copytree(PROJECT / "book", out / "book", ignore=shutil.ignore_patterns(".*"))
+        for file in SHELL:
+            shutil.copy(PROJECT / file, out / file)
+    if results:
+        os.environ["LUSBOOK_RESULTS"] = str(Path(results).resolve())
+    parameters = {} if preset == "demo" else {"preset": preset}
+    jobs = [(out / "book" / f"{name}.ipynb", parameters) for name in names or known]
+    with ProcessPoolExecutor(min(2, os.cpu_count()), mp_context=get_context("spawn")) as pool:
+        for count, (path, seconds) in enumerate(pool.map(execute_chapter, jobs), start=1):
+            print(f"chapter {count} of {len(jobs)}  {path.stem}  {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def execute_chapter(job):
+    """Execute one chapter where it is; leaves no trace of when and how.
+
+    Returns
+    -------
+    path : Path
+    seconds : float
+    """
+    path, parameters = job
+    start = time.monotonic()
+    try:
+        # The executed chapter replaces the old one only when all its cells have run.
+        partial = path.with_suffix(".partial.ipynb")
+        papermill.execute_notebook(path, partial, parameters, cwd=path.parent, kernel_name="python3", progress_bar=False)
+        notebook = nbformat.read(partial, as_version=4)
+        nbformat.write(clean(notebook), path)
+    except papermill.PapermillExecutionError as error:
+        raise LusbookError(f"chapter {path.stem}: {error.ename}: {error.evalue}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return path, time.monotonic() - start
+
+
+def clean(notebook):
+    """Strip what differs between two equal executions: counts, times, progress lines, papermill's notes."""
+    for cell in notebook.cells:
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.execution_count = None
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = None
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    return notebook
+
+
+def notice(settings, results=None):
+    """What a reader must know of the numbers on a page: their setting, and whether they are stale.
+
+    Returns
+    -------
+    notice : IPython.display.Markdown
+    """
+    folder = study_folder(settings, results)
+    text = f"Study `{folder.name}`: {settings.image_size} px images, seed {settings.seed}."
+    if settings.cohorts == "phantom":
+        text += " The cohorts are simulated."
+    if settings.preset != "paper":
+        text += " **This is a reduced setting, not the paper's**: smaller images and networks, fewer iterations."
+    box = f":::{{note}}\n{text}\n:::\n"
+    stale = stale_runs(settings, results)
+    if stale:
+        listed = ", ".join(stale[:3]) + (" and more" if len(stale) > 3 else "")
+        box += f":::{{warning}}\nStale: {len(stale)} runs were computed by other code than this ({listed}).\n:::\n"
+    return Markdown(box)

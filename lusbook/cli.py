@@ -1,0 +1,138 @@
+"""The command line: ``lusbook --help``."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from lusbook.errors import LusbookError
+from lusbook.experiments import EXPERIMENTS, FOLDS
+from lusbook.settings import PROJECT, make_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+Preset = Annotated[str, typer.Option(help="Name of a preset, or a YAML file of settings.")]
+Results = Annotated[Path | None, typer.Option(help="Folder of studies; the project's data/results by default.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; repeat for more.")]
+
+
+def parse_settings(preset, assignments):
+    """Settings of a preset with ``name=value`` assignments."""
+    overrides = {}
+    for assignment in assignments or ():
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise LusbookError(f"--set {assignment!r}: expected name=value")
+        overrides[name] = yaml.safe_load(value)
+    return make_settings(preset, **overrides)
+
+
+@app.command()
+def run(
+    experiments: Annotated[list[str] | None, typer.Argument(help="Experiments by name; all by default.")] = None,
+    fold: Annotated[list[int] | None, typer.Option(help="Fold; repeat for more, all by default.")] = None,
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+):
+    """Compute runs in this process, one after the other; finished ones are kept."""
+    limit_threads(threads)
+    from lusbook.runs import run_all
+
+    run_all(experiments or list(EXPERIMENTS), fold or FOLDS, parse_settings(preset, set_), results)
+
+
+def limit_threads(threads):
+    """Fix the threads of this process, before a backend starts: with their number, sums change in the last digit."""
+    if threads:
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+            os.environ[name] = str(threads)
+
+
+@app.command()
+def describe(preset: Preset = "demo", set_: Set = None, results: Results = None):
+    """Load the cohorts of a study (simulate them, the first time) and measure every image and label."""
+    from lusbook import runs
+
+    runs.describe(parse_settings(preset, set_), results)
+
+
+@app.command()
+def study(
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    cores: Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")] = 0,
+    together: Annotated[bool, typer.Option(help="Let runs that share a compiled step share a process.")] = True,
+):
+    """Compute all runs of a study side by side (Snakemake)."""
+    from lusbook.runs import check_writable, study_folder
+
+    folder = study_folder(parse_settings(preset, set_), results)  # a mistake is found before anything starts
+    check_writable(folder)
+    config = [f"preset={preset}", f"results={folder.parent}", f"together={together}"]
+    config += [f"set={' '.join(set_)}"] if set_ else []
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--cores"]
+    command += [str(cores or os.cpu_count()), "--profile", str(PROJECT / "data" / "profiles" / "local")]
+    command += ["--directory", str(folder), "--config", *config]
+    # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    raise typer.Exit(subprocess.run(command, env={**os.environ, "PATH": path}).returncode)
+
+
+@app.command()
+def chapters(
+    names: Annotated[list[str] | None, typer.Argument(help="Chapters by name; all by default.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the buildable copy of the book.")] = Path("_build/staging"),
+    results: Results = None,
+    preset: Preset = "demo",
+    in_place: Annotated[bool, typer.Option(help="Execute the project's own chapters instead of a copy.")] = False,
+):
+    """Execute the chapters against a study, ready for jupyter-book."""
+    from lusbook.chapters import execute_book
+
+    execute_book(names, PROJECT if in_place else out, results, preset)
+
+
+@app.command()
+def real(
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+):
+    """Train on the phantom, adapt to real clips, and score every clip."""
+    limit_threads(threads)
+    from lusbook.runs import run_real
+
+    run_real(parse_settings(preset, set_), results, folder)
+
+
+@app.command()
+def download(
+    source: Annotated[str, typer.Argument(help="Public source; covid-blues.")],
+    accept_licence: Annotated[bool, typer.Option(help="Accept the licence that is shown without it.")] = False,
+    folder: Annotated[Path | None, typer.Option(help="Where to; a cache folder by default.")] = None,
+):
+    """Download public clips, at a pinned version and with checksums."""
+    from lusbook.sources import download_covid_blues
+
+    if source != "covid-blues":
+        raise LusbookError(f"source {source!r} is not known; expected covid-blues")
+    typer.echo(download_covid_blues(accept_licence, folder))
+
+
+def main():
+    """Entry point: bad input is one line and exit status 1."""
+    try:
+        app()
+    except LusbookError as error:
+        sys.exit(f"lusbook: {error}")
+    except KeyboardInterrupt:
+        sys.exit("lusbook: interrupted; finished runs are kept, the same command goes on from them")

@@ -1,0 +1,208 @@
+"""Figures of the book, each from a tidy table or the arrays of a run."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+
+from lusbook.experiments import EXPERIMENTS, FOLDS
+from lusbook.tables import load_published
+
+COHORT_NAMES = {"covid": "COVID-19", "cap": "CAP"}
+PALETTE = dict(zip(COHORT_NAMES, sns.color_palette("colorblind", 2), strict=True))
+MASK_COLOUR = "#ffb000"  # amber: visible on grey for all kinds of colour vision
+
+
+def use_style():
+    """Set the style that all figures share; white ground, so that they read in dark mode too."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+    plt.rcParams.update({"figure.facecolor": "white", "savefig.facecolor": "white", "figure.dpi": 100})
+
+
+def show_frame(ax, image, mask=None, colour=MASK_COLOUR):
+    """Draw a frame, with the outline of a mask and a light fill."""
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255)
+    if mask is not None and mask.any():
+        ax.contour(mask, levels=[0.5], colors=[colour], linewidths=1.2)
+        ax.contourf(mask, levels=[0.5, 1.5], colors=[colour], alpha=0.25)
+    ax.set(xticks=[], yticks=[], facecolor="black")
+    for side in ax.spines.values():
+        side.set_visible(False)
+
+
+def sample_frames(overlays):
+    """Figure 1: frames with their labels, COVID-19 above, CAP below.
+
+    Parameters
+    ----------
+    overlays : dict of int to dict of ndarray
+        The overlays of one run of each fold.
+    """
+    figure, axes = plt.subplots(2, 2 * len(overlays), figsize=(11, 4.2), layout="constrained")
+    for row, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
+        for pair, (fold, arrays) in zip(row.reshape(-1, 2), overlays.items(), strict=True):
+            show_frame(pair[0], arrays[f"{cohort}_image"])
+            show_frame(pair[1], arrays[f"{cohort}_image"], arrays[f"{cohort}_mask"])
+            pair[0].set_title(f"{title}, fold {fold}", fontsize=10)
+            pair[1].set_title("with label", fontsize=10)
+    return figure
+
+
+def method_grid(overlays, cohort):
+    """Figures 2 and 3: for one cohort, the frame of each fold, its label, and every method's output.
+
+    Parameters
+    ----------
+    overlays : dict of str to dict of int to dict of ndarray
+        By experiment and fold.
+    cohort : {"covid", "cap"}
+    """
+    names = load_published("names").set_index("experiment")["name"]
+    titles = ["Image", "Label", *(names.get(experiment, experiment) for experiment in overlays)]
+    figure, axes = plt.subplots(len(titles), len(FOLDS), figsize=(7.2, 2.0 * len(titles)), layout="constrained")
+    for column, fold in zip(axes.T, FOLDS, strict=True):
+        first = next(iter(overlays.values()))[fold]
+        image = first[f"{cohort}_image"]
+        show_frame(column[0], image)
+        column[0].set_title(f"fold {fold}, frame {int(first[f'{cohort}_index'])}", fontsize=10)
+        show_frame(column[1], image, first[f"{cohort}_mask"], "#648fff")
+        for ax, experiment in zip(column[2:], overlays, strict=True):
+            arrays = overlays[experiment][fold]
+            route = "translated" if f"{cohort}_translated" in arrays else "direct"
+            show_frame(ax, image, arrays[f"{cohort}_{route}"])
+    for ax, title in zip(axes[:, 0], titles, strict=True):
+        ax.set_ylabel(title.replace(" (", "\n("), rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def translations(overlays, source, target):
+    """Translated images of one SIFA experiment: for each fold, source and target, each with its fake and cycle."""
+    columns = [(source, "image"), (source, "fake"), (source, "cycle"), (target, "image"), (target, "fake")]
+    columns.append((target, "cycle"))
+    figure, axes = plt.subplots(len(overlays), 6, figsize=(11, 1.95 * len(overlays)), layout="constrained")
+    for row, (fold, arrays) in zip(axes, overlays.items(), strict=True):
+        for ax, (cohort, key) in zip(row, columns, strict=True):
+            image = arrays[f"{cohort}_{key}"]
+            show_frame(ax, image if key == "image" else (image + 0.9) / 1.8 * 255)
+            other = COHORT_NAMES[target if cohort == source else source]
+            title = {"image": COHORT_NAMES[cohort], "fake": f"as {other}", "cycle": "and back"}[key]
+            if fold == min(overlays):
+                ax.set_title(title, fontsize=10)
+        row[0].set_ylabel(f"fold {fold}", fontsize=10)
+    return figure
+
+
+def dice_distribution(per_image):
+    """Dice of every test image, by method and cohort, with the mean of each patient."""
+    order = [name for name in EXPERIMENTS if name in set(per_image["experiment"])]
+    names = load_published("names").set_index("experiment")["name"]
+    figure, ax = plt.subplots(figsize=(9, 0.75 * len(order) + 1.2), layout="constrained")
+    options = {"y": "experiment", "x": "dice", "hue": "cohort", "order": order, "hue_order": list(COHORT_NAMES)}
+    sns.boxplot(per_image, palette=PALETTE, fliersize=0, linewidth=1, ax=ax, boxprops={"alpha": 0.6}, **options)
+    patients = per_image.groupby(["experiment", "cohort", "patient"], as_index=False)["dice"].mean()
+    sns.stripplot(patients, palette=PALETTE, dodge=True, size=5, edgecolor="black", linewidth=0.6, ax=ax, **options)
+    ax.set(xlabel="Dice of test images (boxes) and of patients (dots)", ylabel="", xlim=(0, 1))
+    ax.set_yticks(range(len(order)), [names.get(name, name) for name in order])
+    handles, _ = ax.get_legend_handles_labels()
+    ax.legend(handles[:2], COHORT_NAMES.values(), title="tested on", loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def learning_curves(history, columns, window=10):
+    """Losses against iteration, one panel for each loss, one line for each run (running mean).
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        With columns ``experiment, fold, iteration`` and the losses.
+    columns : list of str
+    window : int
+        Iterations in the running mean.
+    """
+    wide = min(4, len(columns))
+    high = -(-len(columns) // wide)
+    figure, axes = plt.subplots(high, wide, figsize=(3.1 * wide, 2.5 * high), layout="constrained", squeeze=False)
+    experiments = list(dict.fromkeys(history["experiment"]))
+    colours = dict(zip(experiments, sns.color_palette("colorblind", len(experiments)), strict=True))
+    for ax, column in zip(axes.flat, columns, strict=False):
+        for (experiment, fold), run in history.groupby(["experiment", "fold"], sort=False):
+            smooth = run[column].rolling(window, min_periods=1).mean()
+            label = experiment if fold == FOLDS[0] else None
+            ax.plot(run["iteration"], smooth, color=colours[experiment], lw=1.2, alpha=0.8, label=label)
+        ax.set_title(column.replace("_", " "), fontsize=10)
+        ax.set_xlabel("iteration", fontsize=9)
+    for ax in axes.flat[len(columns) :]:
+        ax.set_visible(False)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def cohort_frames(described):
+    """Images of each patient, by cohort and fold."""
+    counts = described.groupby(["cohort", "fold", "patient"], as_index=False).size()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained", sharey=True)
+    for ax, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
+        for fold, group in counts[counts["cohort"] == cohort].groupby("fold"):
+            left = 0
+            for size in group["size"]:
+                ax.barh(fold, size, left=left, color=PALETTE[cohort], edgecolor="white", alpha=0.8)
+                ax.text(left + size / 2, fold, str(size), ha="center", va="center", fontsize=9)
+                left += size
+        ax.set(title=title, xlabel="images (one block a patient)", yticks=FOLDS)
+        ax.grid(False, axis="y")
+    axes[0].set_ylabel("fold")
+    axes[0].invert_yaxis()
+    return figure
+
+
+def measures_by_patient(variability, measures):
+    """Variability of labels and images: one dot a patient, one panel a measure.
+
+    Parameters
+    ----------
+    variability : pandas.DataFrame
+        One row a patient, with column ``cohort``.
+    measures : dict of str to str
+        Column to axis title.
+    """
+    wide = min(4, len(measures))
+    high = -(-len(measures) // wide)
+    figure, axes = plt.subplots(high, wide, figsize=(2.6 * wide, 2.6 * high), layout="constrained", squeeze=False)
+    for ax, (column, title) in zip(axes.flat, measures.items(), strict=False):
+        options = {"x": "cohort", "y": column, "hue": "cohort", "order": list(COHORT_NAMES), "legend": False}
+        sns.stripplot(variability, palette=PALETTE, size=7, jitter=0.12, ax=ax, **options)
+        means = variability.groupby("cohort")[column].mean()
+        ax.scatter(range(2), [means.get(name, np.nan) for name in COHORT_NAMES], marker="_", s=500, color="black")
+        ax.set_xticks(range(2), COHORT_NAMES.values())
+        ax.set(xlabel="", ylabel=title)
+        ax.yaxis.label.set_size(9)
+    for ax in axes.flat[len(measures) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def measure_against_dice(table, measure, title):
+    """Mean Dice of a patient against one measure of that patient, one panel an experiment."""
+    order = [name for name in EXPERIMENTS if name in set(table["experiment"])]
+    figure, axes = plt.subplots(2, 4, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
+    names = load_published("names").set_index("experiment")["name"]
+    for ax, experiment in zip(axes.flat, order, strict=False):
+        rows = table[table["experiment"] == experiment]
+        sns.scatterplot(rows, x=measure, y="dice", hue="cohort", palette=PALETTE, ax=ax, legend=False, s=45)
+        ax.set_title(names.get(experiment, experiment).replace(" (", "\n("), fontsize=9)
+        ax.set(xlabel=title, ylabel="Dice of a patient", ylim=(0, 1))
+    for ax in axes.flat[len(order) :]:
+        ax.set_visible(False)
+    return figure
+
+
+def auroc_intervals(evaluated):
+    """AUROC of each arm for the experts' flags, with its interval."""
+    figure, ax = plt.subplots(figsize=(7, 0.5 * len(evaluated) + 1.2), layout="constrained")
+    y = np.arange(len(evaluated))
+    errors = [evaluated["auroc"] - evaluated["low"], evaluated["high"] - evaluated["auroc"]]
+    ax.errorbar(evaluated["auroc"], y, xerr=errors, fmt="o", color=PALETTE["covid"], capsize=3)
+    ax.axvline(0.5, color="black", lw=1, ls="--")
+    ax.set_yticks(y, evaluated["arm"])
+    ax.invert_yaxis()
+    ax.set(xlabel="AUROC for B-lines yes/no, 95 % interval over patients", xlim=(0.3, 1))
+    return figure

@@ -1,0 +1,373 @@
+"""Runs: one experiment, fold and settings, each with a folder and a manifest.
+
+A run's folder holds ``params.json`` (what identifies it), ``history.csv`` (losses), ``per_image.csv``
+(counts and metrics of every test image), ``overlays.npz`` (the few masks that figures show),
+``weights.npz`` (never committed) and, written last, ``manifest.json``. A run without manifest is
+incomplete and is computed again; a complete run with the same parameters is read.
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lusbook.cohort import cohort_digests, load_cohorts
+from lusbook.errors import LusbookError
+from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
+from lusbook.settings import PROJECT, Settings, is_preset, make_settings
+
+FILES = ("params.json", "history.csv", "per_image.csv", "overlays.npz")
+NUMBER_MAKERS = ("phantom", "cohort", "augment", "unet", "sifa", "training", "trials", "experiments", "metrics")
+PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
+
+# ---------------------------------------------------------------------------------------------
+# Digests
+
+
+def code_digest(modules=NUMBER_MAKERS):
+    """Digest of what modules compute: comments, docstrings and layout do not count.
+
+    Parameters
+    ----------
+    modules : sequence of str
+        Names of modules of the package; ``backend`` is always added to the default ones.
+
+    Returns
+    -------
+    digest : str
+        First 16 hexadecimal digits of a SHA-256.
+    """
+    folder = Path(__file__).parent
+    files = [folder / f"{module}.py" for module in modules]
+    if tuple(modules) == NUMBER_MAKERS:
+        files += sorted((folder / "backend").glob("*.py"))
+    trees = [_plain(ast.parse(file.read_text("utf-8"))) for file in files]
+    return _short(json.dumps(trees).encode())
+
+
+def _plain(node):
+    """A syntax tree as nested lists, without docstrings and empty fields, alike in all Python versions."""
+    if isinstance(node, ast.AST):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+        fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, fields]
+    return [_plain(item) for item in node] if isinstance(node, list) else repr(node)
+
+
+def _short(data):
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def relevant(settings, method):
+    """Settings that can change a run of one method (the other method's are left out)."""
+    other = ("sifa_",) if method == "unet" else ("unet_", "fine_tune_")
+    if settings.cohorts != "phantom":
+        other += ("phantom_", "covid_", "cap_")
+    return {k: v for k, v in settings.model_dump().items() if not k.startswith(other) and k != "preset"}
+
+
+def parameters(name, fold, settings):
+    """What identifies a run: experiment, fold, relevant settings and the cohorts' digests."""
+    return {
+        "experiment": name,
+        "fold": fold,
+        "settings": relevant(settings, get_experiment(name).method),
+        "data": cohort_digests(settings),
+    }
+
+
+# ---------------------------------------------------------------------------------------------
+# Folders
+
+
+def study_name(settings):
+    """Preset, with a digest of the settings when they are not the preset's own.
+
+    Examples
+    --------
+    >>> study_name(make_settings("demo"))
+    'demo'
+    >>> study_name(make_settings("demo", image_size=96)).startswith("demo-")
+    True
+    """
+    if is_preset(settings):
+        return settings.preset
+    return f"{settings.preset}-{_short(settings.model_dump_json().encode())[:8]}"
+
+
+def study_folder(settings, results=None):
+    """Folder of the study of these settings: in ``results``, else ``$LUSBOOK_RESULTS``, else the project's own."""
+    root = results or os.environ.get("LUSBOOK_RESULTS") or PROJECT / "data" / "results"
+    return Path(root).expanduser().resolve() / study_name(settings)
+
+
+def run_folder(name, fold, settings, results=None):
+    """Folder of a run."""
+    return study_folder(settings, results) / get_experiment(name).name / f"fold-{fold}"
+
+
+def check_writable(folder):
+    """Refuse a folder that cannot take results, before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+    except OSError as error:
+        raise LusbookError(f"results folder {folder}: cannot be written ({error.strerror}); nothing computed") from error
+
+
+def write_atomically(path, text):
+    """Write a text file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_text(text, "utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LusbookError(f"{path}: cannot be written ({error.strerror}); completed runs are kept") from error
+
+
+def read_json(path):
+    """Read a JSON object of a run folder."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise LusbookError(f"{path}: not readable as JSON ({error}); remove its folder to compute it again") from error
+    if not isinstance(value, dict):
+        raise LusbookError(f"{path}: expected a JSON object, received {type(value).__name__}")
+    return value
+
+
+def is_complete(folder, params):
+    """Whether a complete run with these parameters is in the folder.
+
+    Raises
+    ------
+    LusbookError
+        When a manifest is there but the run is damaged, or is one of other parameters.
+    """
+    if not (folder / "manifest.json").exists():
+        return False
+    check_files(folder)
+    if read_json(folder / "params.json") != json.loads(json.dumps(params)):
+        raise LusbookError(
+            f"{folder}: holds a run of other settings or data; remove it, or give another results folder"
+        )
+    return True
+
+
+def check_files(folder):
+    """Check the files of a complete run against its manifest; a damaged or half-written one is an error."""
+    manifest_path = folder / "manifest.json"
+    if not manifest_path.exists():
+        raise LusbookError(f"{folder}: incomplete run, no manifest.json; compute the study again to complete it")
+    for name, digest in read_json(manifest_path).get("files", {}).items():
+        path = folder / name
+        if not path.exists():
+            raise LusbookError(f"{path}: missing, though manifest.json names it; remove {folder} to compute it again")
+        if _short(path.read_bytes()) != digest:
+            raise LusbookError(f"{path}: differs from its manifest; remove {folder} to compute it again")
+
+
+# ---------------------------------------------------------------------------------------------
+# Computing
+
+
+def run(name, fold, settings, results=None, label=None):
+    """Compute a run, or find it already computed.
+
+    Parameters
+    ----------
+    name : str
+        Experiment.
+    fold : int
+    settings : Settings
+    results : path, optional
+        Folder of studies.
+    label : str, optional
+        What progress lines name.
+
+    Returns
+    -------
+    folder : Path
+    """
+    folder = run_folder(name, fold, settings, results)
+    params = parameters(name, fold, settings)
+    if is_complete(folder, params):
+        return folder
+    check_writable(folder)
+    from lusbook import trials  # the networks, and with them Keras, are imported only to train
+
+    experiment = get_experiment(name)
+    parent = run_parent(experiment, fold, settings, results)
+    start = time.monotonic()
+    outcome = trials.run_trial(experiment, fold, settings, load_cohorts(settings), parent, label or f"{name} fold {fold}")
+    _write(folder, params, outcome, settings, time.monotonic() - start)
+    return folder
+
+
+def run_parent(experiment, fold, settings, results):
+    """Weights that a fine-tuning starts from; its parent is run first where they are missing."""
+    if experiment.parent is None:
+        return None
+    folder = run_folder(experiment.parent, fold, settings, results)
+    weights = folder / "weights.npz"
+    if not weights.exists() and (folder / "manifest.json").exists():
+        shutil.rmtree(folder)  # a committed run comes without weights: they can only be trained again
+    run(experiment.parent, fold, settings, results)
+    return weights
+
+
+def _write(folder, params, outcome, settings, seconds):
+    """Write a run's folder, the manifest last."""
+    try:
+        write_atomically(folder / "params.json", json.dumps(params, indent=1))
+        outcome["history"].to_csv(folder / "history.csv", index=False, float_format="%.6g")
+        outcome["per_image"].to_csv(folder / "per_image.csv", index=False, float_format="%.6g")
+        np.savez_compressed(folder / "overlays.npz", **outcome["overlays"])
+        np.savez(folder / "weights.npz", *outcome["weights"])
+    except OSError as error:
+        raise LusbookError(f"{folder}: cannot be written ({error.strerror}); completed runs are kept") from error
+    manifest = {
+        "code": code_digest(),
+        "settings": _short(json.dumps(params["settings"], sort_keys=True).encode()),
+        "data": params["data"],
+        "files": {name: _short((folder / name).read_bytes()) for name in FILES},
+        "seed": settings.seed,
+        "seconds": round(seconds, 1),
+        **outcome["machine"],
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1))
+
+
+def versions():
+    """Versions of the packages that make numbers, as installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except ModuleNotFoundError:
+            continue
+    return found
+
+
+def run_all(names, folds, settings, results=None):
+    """Compute several runs in this process; a failed one does not stop the others.
+
+    Raises
+    ------
+    LusbookError
+        At the end, naming every run that failed and why.
+    """
+    check_writable(study_folder(settings, results))
+    failed = []
+    order = {pair: i for i, pair in enumerate(((n, k) for n in in_order() for k in FOLDS), start=1)}
+    for name in in_order(names):
+        for fold in folds:
+            label = f"run {order[name, fold]:2d} of {len(order)}  {name} fold {fold}"
+            try:
+                run(name, fold, settings, results, label)
+            except Exception as error:  # whatever broke it, the other runs must go on
+                failed.append(f"{name} fold {fold}: {type(error).__name__}: {error}")
+    if failed:
+        raise LusbookError("failed runs:\n  " + "\n  ".join(failed))
+
+
+def study(settings, names=tuple(EXPERIMENTS), results=None):
+    """Per-image results of experiments over all folds; what is missing is computed first.
+
+    Returns
+    -------
+    per_image : pandas.DataFrame
+        One row for each test image and route of each run.
+    """
+    get = [get_experiment(name).name for name in names]
+    run_all(get, FOLDS, settings, results)
+    return pd.concat([read_run(name, fold, settings, results) for name in get for fold in FOLDS], ignore_index=True)
+
+
+def describe(settings, results=None):
+    """Measures of every image and label of a study's cohorts; computed once, then read.
+
+    Returns
+    -------
+    described : pandas.DataFrame
+        As :func:`lusbook.diversity.describe_masks`, both cohorts.
+    """
+    folder = study_folder(settings, results)
+    path = folder / "cohorts.csv"
+    key = {"data": cohort_digests(settings), "image_size": settings.image_size}
+    kept = folder / "cohorts.json"
+    if kept.exists() and path.exists():
+        stored = read_json(kept)
+        if stored["key"] == key:
+            if _short(path.read_bytes()) != stored["file"]:
+                raise LusbookError(f"{path}: differs from {kept.name}; remove both to compute it again")
+            return pd.read_csv(path)
+    from lusbook.diversity import describe_masks
+
+    check_writable(folder)
+    cohorts = load_cohorts(settings, os.cpu_count())
+    described = pd.concat([describe_masks(cohort) for cohort in cohorts.values()], ignore_index=True)
+    write_atomically(path, described.to_csv(index=False, float_format="%.6g"))
+    digests = {"code": code_digest(), "key": key, "file": _short(path.read_bytes()), "versions": versions()}
+    write_atomically(kept, json.dumps(digests, indent=1))
+    return pd.read_csv(path)
+
+
+# ---------------------------------------------------------------------------------------------
+# Reading
+
+
+def read_run(name, fold, settings, results=None, file="per_image.csv"):
+    """One table of a complete run, with its experiment and fold as columns."""
+    folder = run_folder(name, fold, settings, results)
+    check_files(folder)
+    try:
+        table = pd.read_csv(folder / file)
+    except (OSError, ValueError) as error:
+        raise LusbookError(f"{folder / file}: not readable as CSV ({error})") from error
+    table.insert(0, "experiment", name)
+    table.insert(1, "fold", fold)
+    return table
+
+
+def read_overlays(name, fold, settings, results=None):
+    """The few images and masks of a complete run that figures show."""
+    folder = run_folder(name, fold, settings, results)
+    check_files(folder)
+    with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def read_manifests(settings, results=None):
+    """Manifests of a study's complete runs, one row each."""
+    root, rows = study_folder(settings, results), []
+    for path in sorted(root.glob("*/fold-*/manifest.json")):
+        rows.append({"experiment": path.parts[-3], "fold": int(path.parts[-2][5:]), **read_json(path)})
+    return pd.DataFrame(rows)
+
+
+def stale_runs(settings, results=None):
+    """Runs whose code differs from the checkout: their numbers may no longer be what this code gives.
+
+    Returns
+    -------
+    stale : list of str
+    """
+    manifests = read_manifests(settings, results)
+    code = code_digest()
+    return [f"{row.experiment} fold {row.fold}" for row in manifests.itertuples() if row.code != code]

@@ -1,0 +1,198 @@
+"""Settings: every number that can change a result, with the paper's values as defaults."""
+
+import difflib
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import pydantic
+import yaml
+
+from lusbook.errors import LusbookError
+
+PROJECT = Path(__file__).resolve().parents[1]
+PRESETS = PROJECT / "data" / "presets"
+IPYTHON = {"In", "Out", "exit", "quit", "open"}  # names that every notebook holds
+
+
+class Settings(pydantic.BaseModel):
+    """Everything that can change a number.
+
+    The defaults are the paper's (sections 2.1 to 2.3); what the paper leaves open is
+    marked *open* and takes the reference implementation's value or, failing that, a
+    customary one. A *preset* is a YAML file of these keys.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        On an unknown key or an impossible value; :func:`load_preset` and
+        :func:`make_settings` turn it into a :class:`LusbookError`.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=False)
+
+    preset: str = pydantic.Field(
+        "paper", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name under which results are kept"
+    )
+    cohorts: str = pydantic.Field("phantom", description="'phantom', or the path of a manifest CSV of your own images")
+    seed: int = pydantic.Field(0, ge=0, description="seed of weights, batches, augmentation and the reduced subset")
+    image_size: int = pydantic.Field(256, ge=16, multiple_of=8, description="side of the square network input, px (open)")
+    threshold: float = pydantic.Field(0.5, gt=0, lt=1, description="probability above which a pixel is B-line (open)")
+    precision: Literal["float32", "mixed_bfloat16"] = pydantic.Field("float32", description="arithmetic of the networks")
+
+    phantom_seed: int = pydantic.Field(0, ge=0, description="seed of the simulated cohorts")
+    covid_diversity: float = pydantic.Field(0.3, ge=0, le=1, description="variability of simulated COVID-19 images")
+    cap_diversity: float = pydantic.Field(0.8, ge=0, le=1, description="variability of simulated CAP images")
+    covid_consistency: float = pydantic.Field(0.9, ge=0, le=1, description="consistency of simulated COVID-19 labels")
+    cap_consistency: float = pydantic.Field(0.5, ge=0, le=1, description="consistency of simulated CAP labels")
+
+    augment_rotation: float = pydantic.Field(15.0, ge=0, le=180, description="largest rotation, degrees (open)")
+    augment_shift: float = pydantic.Field(0.1, ge=0, lt=1, description="largest shift, share of the side (open)")
+    augment_scale: float = pydantic.Field(0.1, ge=0, lt=1, description="largest change of scale, share (open)")
+
+    unet_width: float = pydantic.Field(1.0, gt=0, description="factor on the U-Net's 16/32/64/128 channels")
+    unet_dropout: float = pydantic.Field(0.5, ge=0, lt=1, description="dropout rate after each batch normalisation")
+    unet_batch_size: int = pydantic.Field(16, ge=1, description="images per U-Net batch")
+    unet_epochs: int = pydantic.Field(250, ge=1, description="epochs of U-Net training")
+    unet_learning_rate: float = pydantic.Field(0.005, gt=0, description="Adam step size of U-Net training")
+    unet_iterations: int | None = pydantic.Field(None, ge=1, description="iterations in place of unet_epochs")
+    fine_tune_epochs: int = pydantic.Field(50, ge=1, description="epochs of U-Net fine-tuning")
+    fine_tune_learning_rate: float = pydantic.Field(0.0005, gt=0, description="Adam step size of fine-tuning")
+    fine_tune_iterations: int | None = pydantic.Field(None, ge=1, description="iterations in place of fine_tune_epochs")
+
+    sifa_width: float = pydantic.Field(1.0, gt=0, description="factor on every channel count of SIFA")
+    sifa_batch_size: int = pydantic.Field(12, ge=1, description="images of each domain per SIFA batch")
+    sifa_iterations: int = pydantic.Field(10_000, ge=1, description="SIFA iterations")
+    sifa_learning_rate: float = pydantic.Field(2e-4, gt=0, description="Adam step size of generator, decoder, discriminators")
+    sifa_segmenter_learning_rate: float = pydantic.Field(1e-3, gt=0, description="Adam step size of encoder and segmenters")
+    sifa_updates: Literal["sequential", "simultaneous"] = pydantic.Field(
+        "sequential", description="seven steps one after the other, or all from one forward pass"
+    )
+    sifa_pool_size: int = pydantic.Field(50, ge=1, description="batches each image pool holds")
+
+
+def load_preset(preset):
+    """Read a preset.
+
+    Parameters
+    ----------
+    preset : str or Path
+        The name of a preset of the project, or the path of a YAML file of settings.
+
+    Returns
+    -------
+    values : dict
+
+    Raises
+    ------
+    LusbookError
+        When there is no such preset, or it is not a YAML mapping.
+    """
+    path = PRESETS / f"{preset}.yaml"
+    if str(preset).endswith((".yaml", ".yml")):
+        path = Path(preset)
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
+        raise LusbookError(f"preset {str(preset)!r}: no file {path}; expected one of {known}, or a .yaml file")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LusbookError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise LusbookError(f"{path}: expected a mapping of settings, received {type(values).__name__}")
+    return values
+
+
+def make_settings(preset="paper", **overrides):
+    """Settings of a preset with some values replaced.
+
+    Parameters
+    ----------
+    preset : str or Path
+    **overrides
+        Settings by name; ``None`` keeps the preset's value.
+
+    Returns
+    -------
+    settings : Settings
+
+    Raises
+    ------
+    LusbookError
+        On an unknown name or an impossible value; says which, and what was expected.
+
+    Examples
+    --------
+    >>> make_settings("paper").unet_learning_rate
+    0.005
+    >>> make_settings("demo", image_size=100)
+    Traceback (most recent call last):
+    ...
+    lusbook.errors.LusbookError: preset 'demo': setting 'image_size': input should be a multiple of 8, received 100
+    """
+    values = load_preset(preset) | {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**values)
+    except pydantic.ValidationError as error:
+        raise LusbookError(f"preset {str(preset)!r}: " + "; ".join(_explain(e) for e in error.errors())) from error
+
+
+def _explain(error):
+    """One validation error in words."""
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, Settings.model_fields, 1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"unknown setting {name!r}{hint}"
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    return f"setting {name!r}: {message}, received {error['input']!r}"
+
+
+def chapter_settings(variables, *own):
+    """Settings of a chapter, from the variables that its parameters cell and papermill defined.
+
+    Called directly after the parameters cell. A parameter that is ``None`` keeps the preset's value.
+
+    Parameters
+    ----------
+    variables : dict
+        The chapter's ``globals()``.
+    *own : str
+        Names of parameters that are the chapter's own, beside ``results``.
+
+    Returns
+    -------
+    settings : Settings
+
+    Raises
+    ------
+    LusbookError
+        On a parameter that is not a setting, or has an impossible value.
+    """
+    plain = (str, int, float, bool, list, dict, type(None))
+    given = {
+        name: value
+        for name, value in variables.items()
+        if not name.startswith("_") and name not in IPYTHON and isinstance(value, plain)
+    }
+    given = {name: value for name, value in given.items() if name not in ("results", *own)}
+    preset = given.pop("preset", "demo")
+    return make_settings(preset, **given)
+
+
+def is_preset(settings):
+    """Whether the settings are exactly those of the preset that they name."""
+    try:
+        return settings == make_settings(settings.preset)
+    except LusbookError:
+        return False
+
+
+def settings_table(settings, prefixes=()):
+    """Settings as a table: name, value, meaning; those that start with one of ``prefixes``, or all."""
+    rows = [
+        {"setting": name, "value": getattr(settings, name), "the paper's": field.default, "meaning": field.description}
+        for name, field in Settings.model_fields.items()
+        if not prefixes or name.startswith(tuple(prefixes))
+    ]
+    return pd.DataFrame(rows).set_index("setting")

@@ -1,0 +1,366 @@
+"""Public lung-ultrasound clips: find or download them, decode them, cut the ultrasound fan out.
+
+One source so far: COVID-BLUES [1]_, clips of six zones of the chest with the flags of experts per clip: B-lines
+yes or no, A-lines yes or no, severity 0 to 3. There are no masks. Its licence, CC BY-NC-ND 4.0, allows to compute on
+the clips and to publish numbers, not to share changed clips or frames: nothing here writes a frame to disk.
+
+References
+----------
+.. [1] Wiedemann N et al. COVID-BLUeS - a prospective study on the value of AI in lung ultrasound analysis.
+   IEEE J Biomed Health Inform 2025;29(9):6301-6310. doi:10.1109/JBHI.2025.3543686
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+import pooch
+from scipy import ndimage
+from skimage.morphology import convex_hull_image
+from skimage.transform import resize
+from tqdm.auto import tqdm
+
+from lusbook.errors import LusbookError
+from lusbook.settings import PROJECT
+
+COVID_BLUES = "LUSBOOK_COVID_BLUES"  # environment variable: folder of an existing copy
+COVID_BLUES_URL = (
+    "https://raw.githubusercontent.com/NinaWie/COVID-BLUES/1857a6fba9b8d00614f133fe8ffb7bc1f1a14f78/"  # pinned commit
+)
+COVID_BLUES_REGISTRY = PROJECT / "data" / "sources" / "covid-blues.csv"
+COVID_BLUES_LICENCE = """\
+COVID-BLUES, https://github.com/NinaWie/COVID-BLUES, is licensed CC BY-NC-ND 4.0
+(https://creativecommons.org/licenses/by-nc-nd/4.0/): share whole, unmodified clips with credit, for non-commercial
+purposes only; compute on them and publish numbers; do not share extracted, cropped or annotated frames. Cite:
+Wiedemann N et al. COVID-BLUeS - a prospective study on the value of AI in lung ultrasound analysis.
+IEEE J Biomed Health Inform 2025;29(9):6301-6310. doi:10.1109/JBHI.2025.3543686"""
+
+BLACK = 1.0  # mean grey level below which a frame is black; some clips open with black frames
+LIT = 5  # grey level that speckle in the fan exceeds at some time and coding noise on black does not
+REGION = 0.1  # share of the largest lit region from which another one belongs to the fan too
+SMALLEST_FAN = 0.1  # share of the frame; what is smaller is no fan
+
+_NAME = r"patient_\d+_[LR][1-3](_\d+)?"
+_YES_NO = pa.Column(str, pa.Check.isin(["yes", "no"]))
+_SEVERITY = pa.DataFrameSchema(
+    {
+        "video_file": pa.Column(str, pa.Check.str_matches(f"^{_NAME}$"), unique=True),
+        "Severity Score": pa.Column(int, pa.Check.isin([0, 1, 2, 3]), coerce=True),
+        "A-lines": _YES_NO,
+        "B-lines": _YES_NO,
+    }
+)
+
+
+def cache_folder():
+    """Folder that downloads go to unless another is named."""
+    return Path(pooch.os_cache("lusbook")) / "covid-blues"
+
+
+def find_covid_blues(folder=None):
+    """Find a copy of COVID-BLUES.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds ``severity.csv`` and ``lus_videos``, or a folder ``covid-blues`` that does. Without it, the environment
+        variable LUSBOOK_COVID_BLUES names the folder; without that, a finished download is looked for.
+
+    Returns
+    -------
+    folder : Path
+        The folder that holds ``severity.csv`` and ``lus_videos``.
+
+    Raises
+    ------
+    LusbookError
+        If there is no copy: says how to get one.
+    """
+    named = folder or os.environ.get(COVID_BLUES)
+    for candidate in (Path(named), Path(named) / "covid-blues") if named else (cache_folder(),):
+        if (candidate / "severity.csv").is_file() and (candidate / "lus_videos").is_dir():
+            return candidate
+    if named:
+        origin = "folder" if folder else f"environment variable {COVID_BLUES}"
+        raise LusbookError(f"{origin} {str(named)!r}: expected severity.csv and lus_videos in it or in its covid-blues")
+    raise LusbookError(
+        f"COVID-BLUES is not here: set the environment variable {COVID_BLUES} to the folder of a copy (with severity.csv "
+        "and lus_videos), or get it with `lusbook download covid-blues`"
+    )
+
+
+def download_covid_blues(accept_licence, folder=None, base_url=COVID_BLUES_URL):
+    """Download COVID-BLUES at its pinned version; what is there already is kept, so a broken download goes on.
+
+    The registry holds the hashes of the 255 clips of 43 of the 63 patients, of ``severity.csv`` and of the licence.
+    The other 107 clips, whose hashes are not known, are not downloaded: they remain patients that nobody tuned on.
+
+    Parameters
+    ----------
+    accept_licence : bool
+        Nothing is downloaded before the licence is accepted.
+    folder : path, optional
+        Where to; :func:`cache_folder` by default.
+    base_url : str
+        Folder of the published files.
+
+    Returns
+    -------
+    folder : Path
+
+    Raises
+    ------
+    LusbookError
+        With the licence if it is not accepted; naming the file that cannot be had or whose hash differs.
+    """
+    if not accept_licence:
+        raise LusbookError(
+            f"nothing downloaded, the licence must be accepted first (option --accept-licence).\n\n{COVID_BLUES_LICENCE}"
+        )
+    registry = pd.read_csv(COVID_BLUES_REGISTRY).set_index("file")
+    # severity.csv makes a folder count as a copy (find_covid_blues), so it comes last.
+    files = sorted(registry.index, key=lambda name: (name == "severity.csv", name))
+    folder = Path(folder or cache_folder())
+    fetcher = pooch.create(path=folder, base_url=base_url, registry=registry["sha256"].to_dict(), retry_if_failed=2)
+    pooch.get_logger().setLevel("WARNING")  # one progress bar in place of 257 lines
+    with tqdm(total=int(registry["bytes"].sum()), unit="B", unit_scale=True, desc="COVID-BLUES") as progress:
+        for name in files:
+            try:
+                fetcher.fetch(name)
+            except (OSError, ValueError) as error:  # no connection, not found, disk full; another hash
+                raise LusbookError(f"{base_url}{name}: not downloaded to {folder}: {error}") from error
+            progress.update(int(registry.loc[name, "bytes"]))
+    return folder
+
+
+def read_covid_blues(folder=None):
+    """List the clips of COVID-BLUES that are here, with the experts' flags.
+
+    The published ``severity.csv`` writes scores as 0.0 to 3.0 and some flags with a trailing space; repeated recordings
+    of a zone end in ``_2``.
+
+    Parameters
+    ----------
+    folder : path, optional
+        As :func:`find_covid_blues` takes it.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row per clip in order of clip names: clip, patient, zone (str), b_lines, a_lines (bool), severity (int),
+        path (str). Its ``attrs`` list ``unlabelled``, clips here without flags (they are left out), and ``absent``,
+        clips with flags that are not here.
+
+    Raises
+    ------
+    LusbookError
+        If ``severity.csv`` is not as published, naming the row, or if no clip is here.
+    """
+    folder = find_covid_blues(folder)
+    flags = read_severity(folder / "severity.csv")
+    paths = {path.stem: str(path) for path in sorted((folder / "lus_videos").glob("*.mp4"))}
+    table = flags[flags["clip"].isin(paths)].sort_values("clip", ignore_index=True)
+    if table.empty:
+        raise LusbookError(f"{folder / 'lus_videos'}: no clip of severity.csv is here; expected files patient_1_L1.mp4, ...")
+    table["path"] = table["clip"].map(paths)
+    table.attrs["unlabelled"] = sorted(set(paths) - set(flags["clip"]))
+    table.attrs["absent"] = sorted(set(flags["clip"]) - set(paths))
+    return table
+
+
+def read_severity(path):
+    """Read and check the experts' flags; see :func:`read_covid_blues` for the columns."""
+    try:
+        published = pd.read_csv(path).apply(lambda cells: cells.str.strip() if cells.dtype == "str" else cells)
+        published = _SEVERITY.validate(published, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        first = error.failure_cases.iloc[0]
+        line = "" if pd.isna(first["index"]) else f", line {int(first['index']) + 2}"
+        column = first["column"] if first["schema_context"] == "Column" else "columns"
+        raise LusbookError(f"{path}{line}, {column}: received {first['failure_case']!r}, expected {first['check']}") from error
+    except (OSError, ValueError) as error:
+        raise LusbookError(f"{path}: not a readable CSV: {error}") from error
+    clip = published["video_file"]
+    parts = clip.str.split("_")
+    return pd.DataFrame(
+        {
+            "clip": clip,
+            "patient": "blues-" + parts.str[1],
+            "zone": parts.str[2],
+            "b_lines": published["B-lines"] == "yes",
+            "a_lines": published["A-lines"] == "yes",
+            "severity": published["Severity Score"],
+        }
+    )
+
+
+def read_clip(path):
+    """Decode a clip to grey levels.
+
+    Parameters
+    ----------
+    path : path
+        A video file of any format that FFmpeg decodes.
+
+    Returns
+    -------
+    frames : ndarray, shape (n, height, width), uint8
+        All frames but the black ones at the start.
+
+    Raises
+    ------
+    LusbookError
+        If the file is missing, truncated or corrupt (how many frames were decoded), or all black.
+    """
+    frames, announced, damaged, reason = [], 0, 0, ""
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            # Only mp4 and mov keep a count of frames; elsewhere it is a guess or unset.
+            announced = stream.frames if "mp4" in container.format.name else 0
+            for frame in container.decode(stream):
+                frames.append(frame.to_ndarray(format="gray"))
+                damaged += frame.is_corrupt
+    except (OSError, ValueError, IndexError) as error:  # FFmpeg's errors are all OSError or ValueError
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason or damaged or not frames or len(frames) < announced:
+        count = f"decoded {len(frames) - damaged} of {announced or 'an unknown number of'} frames"
+        raise LusbookError(f"{path}: not a whole clip, {count}; truncated or corrupt? {reason}".rstrip())
+    if len({frame.shape for frame in frames}) > 1:
+        raise LusbookError(f"{path}: expected frames of one size, received {sorted({f.shape for f in frames})}")
+    lit = [frame.mean() >= BLACK for frame in frames]
+    if not any(lit):
+        raise LusbookError(f"{path}: all {len(frames)} frames are black")
+    return np.stack(frames[lit.index(True) :])  # (n, height, width)
+
+
+def fan_mask(frames):
+    """Find the ultrasound fan of a clip.
+
+    A pixel is lit if speckle ever brightens it; the fan is the convex hull of the large lit regions, after an opening
+    that cuts off thin things such as text and depth marks. The hull takes in what stays dark in every frame, as in
+    the shadows of ribs; a dark corner of the fan may be lost, and text written over the fan stays.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, height, width), uint8
+
+    Returns
+    -------
+    fan : ndarray, shape (height, width), bool
+
+    Raises
+    ------
+    LusbookError
+        If no region is large enough.
+    """
+    lit = frames.max(axis=0) > LIT  # (height, width)
+    side = max(3, round(min(lit.shape) / 50) | 1)  # odd, in pixels: thicker than strokes of text
+    padded = np.pad(lit, side, mode="edge")  # a fan that the frame cuts off goes on beyond it
+    opened = ndimage.binary_opening(padded, np.ones((side, side)))[side:-side, side:-side]
+    regions, _ = ndimage.label(opened)
+    sizes = np.bincount(regions.ravel())[1:]
+    if not sizes.size or sizes.max() < SMALLEST_FAN * lit.size:
+        share = sizes.max(initial=0) / lit.size
+        raise LusbookError(f"no ultrasound fan: the largest lit region covers {share:.1%}, expected {SMALLEST_FAN:.0%}")
+    large = np.flatnonzero(sizes > REGION * sizes.max()) + 1  # a deep shadow may part the fan
+    return convex_hull_image(np.isin(regions, large))
+
+
+def crop_fan(frames, fan, size):
+    """Cut the fan out of frames: black outside it, centred on a black square, resized.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, height, width), uint8
+    fan : ndarray, shape (height, width), bool
+    size : int
+        Side of the result, in pixels.
+
+    Returns
+    -------
+    cropped : ndarray, shape (n, size, size), uint8
+    cropped_fan : ndarray, shape (size, size), bool
+    """
+    rows, columns = (slice(*(np.flatnonzero(fan.any(axis=axis))[[0, -1]] + [0, 1])) for axis in (1, 0))
+    stack = np.concatenate([np.where(fan, frames, 0), fan[None] * np.uint8(255)])[:, rows, columns]
+    missing = max(stack.shape[1:]) - np.array(stack.shape[1:])
+    stack = np.pad(stack, [(0, 0), *((m // 2, m - m // 2) for m in missing)])  # (n + 1, side, side)
+    small = [resize(image, (size, size), order=1, anti_aliasing=True, preserve_range=True) for image in stack]
+    small = np.rint(small).astype(np.uint8)  # (n + 1, size, size)
+    cropped_fan = small[-1] > 127
+    return np.where(cropped_fan, small[:-1], 0).astype(np.uint8), cropped_fan
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """Frames of many clips, in memory only.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        The clips that were read, as :func:`read_covid_blues` lists them, and their ``n_frames`` (int).
+    frames : ndarray, shape (n, size, size), uint8
+    fans : ndarray, shape (n, size, size), bool
+        The fan of each frame; one per clip.
+    clip : ndarray, shape (n,), int
+        Row of ``table`` that each frame belongs to.
+    left_out : dict of str
+        Why a clip was left out, by name.
+    """
+
+    table: pd.DataFrame
+    frames: np.ndarray
+    fans: np.ndarray
+    clip: np.ndarray
+    left_out: dict
+
+
+def load_clips(table, size, max_frames=8):
+    """Read, crop and thin out clips; one that cannot be read is left out and named, the others are kept.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Clips with their ``path``; see :func:`read_covid_blues`.
+    size : int
+        Side of the frames, in pixels.
+    max_frames : int
+        Frames kept of each clip, evenly spaced from its first to its last; the fan is found on all.
+
+    Returns
+    -------
+    clips : Clips
+
+    Raises
+    ------
+    LusbookError
+        If no clip can be read.
+    """
+    frames, fans, read, left_out = [], [], [], {}
+    for row in tqdm(table.itertuples(), total=len(table), desc="clips", unit="clip"):
+        try:
+            clip = read_clip(row.path)
+            fan = fan_mask(clip)
+        except LusbookError as error:
+            left_out[row.clip] = str(error)
+            continue
+        kept = np.linspace(0, len(clip) - 1, min(max_frames, len(clip))).round().astype(int)
+        cropped, cropped_fan = crop_fan(clip[kept], fan, size)
+        frames.append(cropped)
+        fans.append(np.broadcast_to(cropped_fan, cropped.shape))
+        read.append(row.Index)
+    if not read:
+        raise LusbookError(f"none of {len(table)} clips can be read: {next(iter(left_out.values()), 'the table is empty')}")
+    counts = [len(cropped) for cropped in frames]
+    return Clips(
+        table=table.loc[read].reset_index(drop=True).assign(n_frames=counts),
+        frames=np.concatenate(frames),
+        fans=np.concatenate(fans),
+        clip=np.repeat(np.arange(len(counts)), counts),
+        left_out=left_out,
+    )

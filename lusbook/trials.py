@@ -1,0 +1,223 @@
+"""One run: train a network on the training folds, test it on both cohorts' test fold."""
+
+import os
+import zlib
+from functools import lru_cache
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+
+from lusbook import backend, metrics, sifa, unet  # isort: skip  (backend first: it keeps TensorFlow's start quiet)
+from lusbook.augment import random_transforms
+from lusbook.cohort import fold_indices, network_images, reduce_to
+from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
+
+INFERENCE_BATCH = 32
+
+
+def run_trial(experiment, fold, settings, cohorts, parent=None, label=""):
+    """Train and test one experiment on one fold.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    fold : int
+        The fold that is tested; the others train.
+    settings : Settings
+    cohorts : dict of Cohort
+        ``covid`` and ``cap``.
+    parent : Path, optional
+        Weights that a fine-tuning starts from.
+    label : str
+        What progress lines name.
+
+    Returns
+    -------
+    outcome : dict
+        ``history``, ``per_image`` (tables), ``overlays`` (arrays by name), ``weights`` (list of arrays)
+        and ``machine`` (what computed).
+    """
+    seed = (settings.seed, fold, zlib.crc32(experiment.name.encode()))
+    training = {name: cohort.subset(fold_indices(cohort, fold)[0]) for name, cohort in cohorts.items()}
+    if experiment.method == "unet":
+        network, history = train_unet(experiment, training, settings, seed, parent, label)
+    else:
+        network, history = train_sifa(experiment, training, settings, seed, label)
+    per_image, overlays = test(experiment, fold, settings, cohorts, network)
+    return {
+        "history": pd.DataFrame(history),
+        "per_image": per_image,
+        "overlays": overlays,
+        "weights": [np.asarray(variable.value) for variable in network.weights],
+        "machine": {
+            "backend": backend.keras.backend.backend(),
+            "device": backend.device(),
+            "cores": os.cpu_count(),
+            "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
+        },
+    }
+
+
+@lru_cache(maxsize=1)
+def unet_network(width, dropout, seed):
+    """A U-Net with its compiled step and inference; one serves all runs of the same settings."""
+    model = unet.build_unet(width, dropout, seed)
+    step, optimizer, state = unet.make_step(model)
+    predict = unet.make_predict(model)
+    initial = [np.asarray(variable.value) for variable in state]
+    return SimpleNamespace(
+        step=step, optimizer=optimizer, state=state, initial=initial, weights=model.variables, routes={"direct": predict}
+    )
+
+
+def train_unet(experiment, training, settings, seed, parent, label):
+    """Train or fine-tune a U-Net on the labelled images of the experiment's cohorts."""
+    network = unet_network(settings.unet_width, settings.unet_dropout, settings.seed)
+    reset(network.state, network.initial)
+    iterations, epochs = settings.unet_iterations, settings.unet_epochs
+    network.optimizer.rate.assign(settings.unet_learning_rate)
+    if experiment.parent:
+        iterations, epochs = settings.fine_tune_iterations, settings.fine_tune_epochs
+        network.optimizer.rate.assign(settings.fine_tune_learning_rate)
+        with np.load(parent, allow_pickle=False) as stored:
+            reset(network.weights, [stored[f"arr_{i}"] for i in range(len(network.weights))])
+    images = np.concatenate([network_images(training[name].images) for name in experiment.source])
+    masks = np.concatenate([network_masks(training[name].masks) for name in experiment.source])
+    size = settings.unet_batch_size
+
+    def batch(iteration):
+        chosen = batch_indices(len(images), size, iteration, (*seed, 0))
+        rng = np.random.default_rng((*seed, 1, iteration))
+        return images[chosen], masks[chosen], random_transforms(rng, size, settings.image_size, settings)
+
+    iterations = iterations or epochs * iterations_per_epoch(len(images), size)
+    return network, fit(network.step, batch, iterations, label)
+
+
+@lru_cache(maxsize=1)
+def sifa_network(settings):
+    """SIFA's networks with their compiled step and inference; one serves all runs of the same settings."""
+    networks = sifa.build_networks(settings.image_size, settings.sifa_width, seed=settings.seed)
+    step, state = sifa.make_step(networks, settings)
+    direct, translated = sifa.make_predict(networks)
+    return SimpleNamespace(
+        step=step,
+        state=state,
+        initial=[np.asarray(variable.value) for variable in state],
+        weights=[v for name in ("generator", "encoder", "segmenter") for v in getattr(networks, name).variables],
+        routes={"translated": translated, "direct": direct},
+        translate=sifa.make_translate(networks),
+    )
+
+
+def train_sifa(experiment, training, settings, seed, label):
+    """Train SIFA on labelled source and unlabelled target images."""
+    source, target = training[experiment.source[0]], training[experiment.target]
+    if experiment.reduced:
+        source = reduce_to(source, len(target), settings.seed)
+    return adapt(source, network_images(target.images), settings, seed, label)
+
+
+def adapt(source, b, settings, seed, label):
+    """Train SIFA from a labelled cohort to unlabelled images.
+
+    Parameters
+    ----------
+    source : Cohort
+    b : ndarray, shape (n, size, size, 1), float32
+    """
+    network = sifa_network(settings)
+    reset(network.state, network.initial)
+    a, masks = network_images(source.images), network_masks(source.masks)
+    size, side = settings.sifa_batch_size, settings.image_size
+    pools = [sifa.ImagePool(settings.sifa_pool_size, (size, side, side, 1)) for _ in "ab"]
+    slots = [None, None]
+
+    def batch(iteration):
+        rng = np.random.default_rng((*seed, 1, iteration))
+        chosen_a = batch_indices(len(a), size, iteration, (*seed, 2))
+        chosen_b = batch_indices(len(b), size, iteration, (*seed, 3))
+        slots[:], used = zip(*(pool.draw(rng) for pool in pools), strict=True)
+        stored = [pool.batches[slot or 0] for pool, slot in zip(pools, slots, strict=True)]
+        transforms = [random_transforms(rng, size, side, settings) for _ in "ab"]
+        return a[chosen_a], masks[chosen_a], b[chosen_b], *transforms, *stored, np.array(used, "float32")
+
+    def step(*arrays):
+        losses = network.step(*arrays)
+        for pool, slot, name in zip(pools, slots, ("fake_a", "fake_b"), strict=True):
+            pool.put(slot, np.asarray(losses.pop(name)))
+        return losses
+
+    return network, fit(step, batch, settings.sifa_iterations, label)
+
+
+def network_masks(masks):
+    """Masks as the networks take them: (n, size, size, 1), float32 in {0, 1}."""
+    return masks[..., None].astype("float32")
+
+
+def probabilities(predict, images):
+    """Probability of B-line in every pixel.
+
+    Parameters
+    ----------
+    predict : callable
+        One of a network's ``routes``.
+    images : ndarray, shape (n, size, size), uint8
+
+    Returns
+    -------
+    probabilities : ndarray, shape (n, size, size), float32
+    """
+    return in_batches(predict, network_images(images))
+
+
+def in_batches(function, images):
+    """Apply a compiled function to images in batches of one size, so that it is traced once."""
+    found = []
+    for start in range(0, len(images), INFERENCE_BATCH):
+        part = images[start : start + INFERENCE_BATCH]
+        filled = np.resize(part, (INFERENCE_BATCH, *part.shape[1:]))
+        found.append(np.asarray(function(filled))[: len(part)])
+    return np.concatenate(found)
+
+
+def test(experiment, fold, settings, cohorts, network):
+    """Test a network on both cohorts' test fold.
+
+    SIFA segments target images directly, and source images both through the generator
+    ("translated", what its segmenter was trained on) and directly.
+
+    Returns
+    -------
+    per_image : pandas.DataFrame
+    overlays : dict of ndarray
+        For the frame that :func:`shown_frame` picks: image, mask, and prediction by route.
+    """
+    tables, overlays = [], {}
+    for name, cohort in cohorts.items():
+        index = fold_indices(cohort, fold)[1]
+        subset = cohort.subset(index)
+        shown = shown_frame(subset)
+        overlays |= {f"{name}_image": subset.images[shown], f"{name}_mask": subset.masks[shown]}
+        overlays[f"{name}_index"] = index[shown]
+        for route in network.routes if name in experiment.source else ["direct"]:
+            predicted = probabilities(network.routes[route], subset.images) > settings.threshold
+            overlays[f"{name}_{route}"] = predicted[shown]
+            rows = pd.DataFrame({"cohort": name, "patient": subset.patients, "image": index, "route": route})
+            tables.append(pd.concat([rows, metrics.per_image(predicted, subset.masks)], axis=1))
+        if experiment.method == "sifa":
+            step = "source" if name in experiment.source else "target"
+            for key, image in network.translate(network_images(subset.images[[shown]]))[step].items():
+                overlays[f"{name}_{key}"] = np.asarray(image)[0, ..., 0]
+    return pd.concat(tables, ignore_index=True), overlays
+
+
+def shown_frame(cohort):
+    """The frame that figures show: the one whose labelled B-line area is the median of the test fold.
+
+    The rule looks at labels alone, never at a result; of equals it takes the first.
+    """
+    areas = cohort.masks.reshape(len(cohort), -1).sum(axis=1)
+    return int(np.argsort(areas, kind="stable")[(len(areas) - 1) // 2])

@@ -1,0 +1,204 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lusbook import phantom
+from lusbook.errors import LusbookError
+
+TINY = ((3, 2), (4,))
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return phantom.simulate("cap", seed=3, diversity=0.8, consistency=0.5, plan=TINY)
+
+
+@pytest.fixture(scope="module")
+def varied():
+    """Eight patients of the greatest diversity: their fixed part, a moment, and the frame at that moment."""
+    patients = []
+    for number in range(1, 9):
+        p = phantom._patient("cap", number, 1, 1.0)
+        patients.append(
+            (p, phantom._moment(p, 0.0), phantom.frame("cap", number, 0, seed=1, diversity=1, consistency=0))
+        )
+    return patients
+
+
+def test_plan_is_the_papers():
+    assert [sum(fold) for fold in phantom.PLAN["covid"]] == [319, 319, 339]
+    assert [len(fold) for fold in phantom.PLAN["covid"]] == [2, 2, 2]
+    assert [sum(fold) for fold in phantom.PLAN["cap"]] == [148, 111, 67]
+    assert [len(fold) for fold in phantom.PLAN["cap"]] == [1, 2, 3]
+
+
+def test_shapes_types_patients_and_folds(cohort):
+    assert cohort.name == "cap"
+    for array, dtype in ((cohort.images, np.uint8), (cohort.masks, bool), (cohort.truth, bool)):
+        assert array.shape == (9, 256, 256) and array.dtype == dtype
+    assert cohort.patients.tolist() == ["cap-1"] * 3 + ["cap-2"] * 2 + ["cap-3"] * 4
+    assert cohort.folds.tolist() == [0] * 5 + [1] * 4
+
+
+def test_a_single_frame_is_the_cohorts(cohort):
+    image, truth, label = phantom.frame("cap", 2, 1, seed=3, diversity=0.8, consistency=0.5)
+    assert np.array_equal(image, cohort.images[4])
+    assert np.array_equal(truth, cohort.truth[4])
+    assert np.array_equal(label, cohort.masks[4])
+
+
+def test_frames_differ_and_so_do_seeds_and_names(cohort):
+    assert len({image.tobytes() for image in cohort.images}) == len(cohort.images)
+    arguments = {"diversity": 0.8, "consistency": 0.5, "plan": ((1,),)}
+    first = {phantom.simulate(n, seed=s, **arguments).images.tobytes() for n in ("cap", "covid") for s in (3, 4)}
+    assert len(first) == 4
+
+
+def test_same_bytes_in_another_process(tmp_path):
+    script = tmp_path / "hash.py"
+    script.write_text(
+        "import hashlib\n"
+        "from lusbook import phantom\n"
+        "c = phantom.simulate('cap', seed=5, diversity=0.8, consistency=0.5, image_size=96, plan=((2,), (1,)))\n"
+        "print(hashlib.sha256(c.images.tobytes() + c.masks.tobytes() + c.truth.tobytes()).hexdigest())\n"
+    )
+    environments = ({"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}, {"PYTHONHASHSEED": "2"})
+    hashes = {
+        subprocess.run(
+            [sys.executable, script], env=os.environ | extra, capture_output=True, text=True, check=True
+        ).stdout
+        for extra in environments
+    }
+    assert len(hashes) == 1 and len(hashes.pop().strip()) == 64
+
+
+def test_workers_give_what_one_process_gives():
+    jobs = [("covid", patient, range(2), 1, 0.3, 0.9, 32) for patient in (1, 2)]
+    for one, other in zip(phantom._run(jobs, None), phantom._run(jobs, 2), strict=True):
+        assert len(one) == len(other) == 2
+        assert all(np.array_equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_black_outside_the_fan_and_masks_inside(varied):
+    for p, _, (image, truth, label) in varied:
+        assert not image[~p.inside].any() and not truth[~p.inside].any() and not label[~p.inside].any()
+        assert truth.any() and label.any()
+        assert image[p.inside].std() > 10
+
+
+def test_truth_runs_from_the_pleura_to_the_bottom(varied):
+    for p, m, (_, truth, _) in varied:
+        inside = truth[p.inside]
+        pleura = m.pleura[p.pixel_column]
+        assert (p.pixel_z[inside] > pleura[inside]).all()
+        pixel = np.diff(np.sort(p.pixel_z)).max() + 256 / p.depth  # mm, generous
+        assert (p.pixel_z - pleura)[inside].min() < pixel  # starts at the pleura
+        bottom = np.abs(p.pixel_z - p.depth) < pixel
+        for line in np.flatnonzero(m.shown[: phantom.B_LINES]):
+            middle = (m.left[line, -1] + m.right[line, -1]) / 2
+            at_line = bottom & (np.abs(p.pixel_angle - middle) < 0.5) & p.pixel_open
+            assert inside[at_line].all()  # reaches the bottom, where the frame's crop leaves one
+
+
+def test_a_b_line_is_brighter_than_what_surrounds_it():
+    for number in range(1, 5):
+        p = phantom._patient("covid", number, 0, 0.3)
+        image, truth, _ = phantom.frame("covid", number, 0, diversity=0.3, consistency=1)
+        pleura = phantom._moment(p, 0.0).pleura[p.pixel_column]
+        lung = np.zeros_like(truth)
+        lung[p.inside] = (p.pixel_z > pleura + 3) & p.pixel_open  # ribs' shadows left out
+        assert image[truth & lung].mean() > image[lung & ~truth].mean() + 5
+        assert image[p.inside & ~lung].max() > np.percentile(image[truth & lung], 99)  # not the only bright thing
+
+
+def test_consistent_labels_are_the_truth():
+    cohort = phantom.simulate("cap", diversity=1, consistency=1, plan=((1, 1, 1, 1, 1, 1),))
+    assert np.array_equal(cohort.masks, cohort.truth)
+
+
+def test_agreement_falls_with_consistency_and_images_stay():
+    plan = ((2, 2, 2), (2, 2, 2))
+    cohorts = [phantom.simulate("cap", diversity=0.5, consistency=c, plan=plan) for c in (0.9, 0.5, 0.1)]
+    agreement = [np.mean([dice(*pair) for pair in zip(c.masks, c.truth, strict=True)]) for c in cohorts]
+    assert agreement[0] > agreement[1] + 0.05 > agreement[2] + 0.1
+    for other in cohorts[1:]:
+        assert np.array_equal(cohorts[0].images, other.images) and np.array_equal(cohorts[0].truth, other.truth)
+
+
+def test_diversity_spreads_place_size_and_brightness():
+    spread = []
+    for diversity in (0.1, 0.5, 1.0):
+        plan = (tuple([2] * 12),)
+        c = phantom.simulate("cap", diversity=diversity, consistency=1, image_size=64, plan=plan)
+        column = [np.nonzero(mask)[1].mean() for mask in c.truth]
+        spread.append([np.std(column), c.truth.mean((1, 2)).std(), c.images.mean((1, 2)).std()])
+    assert (np.diff(spread, axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("diversity", [0.2, 1.0])
+def test_frames_of_a_patient_are_alike(diversity):
+    c = phantom.simulate("cap", diversity=diversity, consistency=1, image_size=64, plan=((4, 4, 4, 4),))
+    means = c.images.reshape(4, 4, -1).astype(float).mean(1)  # of every patient
+    within = np.mean([np.abs(c.images[i] - means[i // 4].reshape(64, 64)).mean() for i in range(16)])
+    between = np.mean([np.abs(means[i] - means[j]).mean() for i in range(4) for j in range(i)])
+    assert between > within
+
+
+@pytest.mark.parametrize("size", [64, 96, 128])
+def test_sizes_are_averages_of_one_simulation(cohort, size):
+    small = phantom.simulate("cap", seed=3, diversity=0.8, consistency=0.5, plan=TINY, image_size=size)
+    assert small.images.shape == (9, size, size) and small.images.dtype == np.uint8 and small.masks.dtype == bool
+    assert np.allclose(small.images.mean((1, 2)), cohort.images.mean((1, 2)), atol=0.5)
+    assert np.allclose(small.truth.mean((1, 2)), cohort.truth.mean((1, 2)), rtol=0.1)  # ties go to the mask
+    if 256 % size == 0:
+        step = 256 // size
+        blocks = cohort.images[0].reshape(size, step, size, step).mean((1, 3))
+        assert np.abs(small.images[0] - blocks).max() <= 0.5
+        majority = cohort.truth[0].reshape(size, step, size, step).mean((1, 3)) >= 0.5
+        assert np.array_equal(small.truth[0], majority)
+
+
+def test_a_mask_never_shrinks_to_nothing():
+    mask = np.zeros((256, 256), bool)
+    mask[100, 30] = True
+    small = phantom._shrink(mask, 16)
+    assert small.sum() == 1 and small[6, 1]
+
+
+def test_digest_follows_every_parameter():
+    one = {"name": "cap", "seed": 0, "diversity": 0.5, "consistency": 0.5, "image_size": 64}
+    changes = [{}, {"name": "covid"}, {"seed": 1}, {"diversity": 0.6}, {"consistency": 0.6}, {"image_size": 96}]
+    digests = {phantom.digest(**one | change) for change in (*changes, {"plan": [[1]]})}
+    assert len(digests) == 7
+    assert phantom.digest(**one) == phantom.digest(**one, plan=phantom.PLAN["cap"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"diversity": 1.1}, "diversity.*0 to 1.*1.1"),
+        ({"diversity": float("nan")}, "diversity.*nan"),
+        ({"consistency": -0.1}, "consistency.*0 to 1.*-0.1"),
+        ({"name": "influenza"}, "influenza"),
+        ({"image_size": 100}, "multiple of 8.*100"),
+        ({"image_size": 0}, "multiple of 8.*0"),
+        ({"seed": -1}, "seed.*-1"),
+        ({"plan": ((3, 0),)}, "at least one frame"),
+        ({"plan": ()}, "phantom plan.*received \\(\\)"),
+    ],
+)
+def test_bad_input(change, message):
+    with pytest.raises(LusbookError, match=message):
+        phantom.simulate(**{"name": "covid", "diversity": 0.3, "consistency": 0.9} | change)
+
+
+def test_bad_frame():
+    with pytest.raises(LusbookError, match="patient"):
+        phantom.frame("covid", 0, 0, diversity=0.3, consistency=0.9)

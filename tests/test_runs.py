@@ -1,0 +1,206 @@
+"""Run folders, manifests and studies."""
+
+import json
+import os
+import shutil
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lusbook import runs
+from lusbook.errors import LusbookError
+from lusbook.experiments import EXPERIMENTS
+from lusbook.settings import make_settings
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """The smoke preset on a small cohort of the user's own kind."""
+    from tests.helpers import write_manifest
+
+    return make_settings("smoke", cohorts=str(write_manifest(tmp_path_factory.mktemp("cohort"))))
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory):
+    """Results with a parent, its fine-tuning, and one SIFA run."""
+    results = tmp_path_factory.mktemp("results")
+    for name in ("unet-cap-then-covid", "sifa-covid-to-cap"):
+        runs.run(name, 0, settings, results)
+    return results
+
+
+@pytest.fixture
+def results(finished, tmp_path):
+    """A copy to spoil."""
+    return shutil.copytree(finished, tmp_path / "results")
+
+
+def folder_of(name, settings, results):
+    return runs.run_folder(name, 0, settings, results)
+
+
+def test_a_run_holds_what_it_should(settings, finished):
+    folder = folder_of("sifa-covid-to-cap", settings, finished)
+    assert {path.name for path in folder.iterdir()} == {*runs.FILES, "manifest.json", "weights.npz"}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert {"code", "settings", "data", "files", "seed", "seconds", "backend", "device", "versions"} <= set(manifest)
+    history = runs.read_run("sifa-covid-to-cap", 0, settings, finished, "history.csv")
+    assert history["iteration"].tolist() == list(range(1, settings.sifa_iterations + 1))
+    table = runs.read_run("sifa-covid-to-cap", 0, settings, finished)
+    assert set(zip(table["cohort"], table["route"], strict=True)) == {
+        ("covid", "translated"),
+        ("covid", "direct"),
+        ("cap", "direct"),
+    }
+    pixels = table[["tp", "fp", "fn", "tn"]].sum(axis=1)
+    assert (pixels == settings.image_size**2).all()
+    overlays = runs.read_overlays("sifa-covid-to-cap", 0, settings, finished)
+    assert {"covid_image", "covid_fake", "covid_cycle", "covid_translated", "cap_direct", "cap_fake"} <= set(overlays)
+
+
+def test_only_the_test_fold_is_tested(settings, finished):
+    from lusbook.cohort import load_cohorts
+
+    cohorts = load_cohorts(settings)
+    table = runs.read_run("unet-cap-then-covid", 0, settings, finished)
+    for name, rows in table.groupby("cohort"):
+        assert set(rows["patient"]) == set(cohorts[name].patients[cohorts[name].folds == 0])
+
+
+def test_fine_tuning_computed_its_parent(settings, finished):
+    assert (folder_of("unet-cap", settings, finished) / "manifest.json").exists()
+
+
+def test_a_finished_run_is_read_not_repeated(settings, results):
+    folder = folder_of("unet-cap", settings, results)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert runs.run("unet-cap", 0, settings, results) == folder
+    assert before == {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_the_same_seed_gives_the_same_numbers(settings, finished, tmp_path):
+    runs.run("sifa-covid-to-cap", 0, settings, tmp_path)
+    for file in ("history.csv", "per_image.csv"):
+        one, other = (runs.read_run("sifa-covid-to-cap", 0, settings, root, file) for root in (finished, tmp_path))
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_a_half_written_run_is_completed(settings, results):
+    folder = folder_of("unet-cap", settings, results)
+    expected = (folder / "per_image.csv").read_bytes()
+    (folder / "manifest.json").unlink()
+    (folder / "per_image.csv").write_bytes(expected[:100])
+    with pytest.raises(LusbookError, match="unet-cap.*incomplete run, no manifest"):
+        runs.read_run("unet-cap", 0, settings, results)
+    runs.run("unet-cap", 0, settings, results)
+    assert (folder / "per_image.csv").read_bytes() == expected
+
+
+@pytest.mark.parametrize("name", ["per_image.csv", "overlays.npz", "history.csv", "params.json"])
+def test_a_damaged_run_is_named_and_never_read(settings, results, name):
+    path = folder_of("unet-cap", settings, results) / name
+    path.write_bytes(path.read_bytes()[:-5])
+    for use in (runs.read_run, runs.run):
+        with pytest.raises(LusbookError, match=rf"{name}: differs from its manifest"):
+            use("unet-cap", 0, settings, results)
+    path.unlink()
+    with pytest.raises(LusbookError, match=rf"{name}: missing"):
+        runs.read_run("unet-cap", 0, settings, results)
+
+
+def test_a_corrupt_manifest_is_named(settings, results):
+    (folder_of("unet-cap", settings, results) / "manifest.json").write_text('{"code": ')
+    with pytest.raises(LusbookError, match=r"manifest\.json: not readable as JSON"):
+        runs.run("unet-cap", 0, settings, results)
+
+
+def test_a_run_of_other_settings_is_not_taken_for_this_one(settings, results):
+    other = settings.model_copy(update={"unet_iterations": 3})
+    target = runs.run_folder("unet-cap", 0, other, results)
+    shutil.copytree(folder_of("unet-cap", settings, results), target)
+    with pytest.raises(LusbookError, match="holds a run of other settings or data"):
+        runs.run("unet-cap", 0, other, results)
+
+
+def test_lost_weights_of_a_parent_are_trained_again(settings, results):
+    parent = folder_of("unet-cap", settings, results)
+    (parent / "weights.npz").unlink()
+    shutil.rmtree(folder_of("unet-cap-then-covid", settings, results))
+    runs.run("unet-cap-then-covid", 0, settings, results)
+    assert (parent / "weights.npz").exists()
+
+
+def test_a_failed_run_stops_no_other_and_is_named(settings, tmp_path, monkeypatch):
+    from lusbook import trials
+
+    def fail(experiment, fold, *rest):
+        if fold == 1:
+            raise LusbookError("broken on purpose")
+        return real(experiment, fold, *rest)
+
+    real = trials.run_trial
+    monkeypatch.setattr(trials, "run_trial", fail)
+    with pytest.raises(LusbookError, match=r"failed runs:\s+unet-cap fold 1: LusbookError: broken on purpose"):
+        runs.run_all(["unet-cap"], [0, 1, 2], settings, tmp_path)
+    done = sorted(path.parent.name for path in tmp_path.glob("*/unet-cap/fold-*/manifest.json"))
+    assert done == ["fold-0", "fold-2"]
+
+
+def test_results_that_cannot_be_written_are_refused_before_training(settings, tmp_path, monkeypatch):
+    from lusbook import trials
+
+    monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(LusbookError, match="cannot be written.*nothing computed"):
+        runs.run("unet-cap", 0, settings, tmp_path / "file")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_keeps_finished_runs(settings, results, monkeypatch):
+    def full(path, *arrays, **named):
+        with open("/dev/full", "wb", buffering=0) as file:
+            file.write(b"0")
+
+    shutil.rmtree(folder_of("sifa-covid-to-cap", settings, results))
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(LusbookError, match=r"sifa-covid-to-cap.*No space left.*completed runs are kept"):
+        runs.run("sifa-covid-to-cap", 0, settings, results)
+    monkeypatch.undo()
+    assert len(runs.read_run("unet-cap", 0, settings, results))
+    assert not (folder_of("sifa-covid-to-cap", settings, results) / "manifest.json").exists()
+
+
+def test_code_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
+    source = tmp_path / "module.py"
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    digests = {}
+    for key, text in {
+        "plain": "def f(x):\n    return x + 1\n",
+        "documented": '"""Doc."""\n\n\ndef f(x):\n    """Doc."""\n    # why\n    return (x +\n            1)\n',
+        "other": "def f(x):\n    return x + 2\n",
+    }.items():
+        source.write_text(textwrap.dedent(text))
+        digests[key] = runs.code_digest(["module"])
+    assert digests["plain"] == digests["documented"] != digests["other"]
+
+
+def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):
+    assert runs.stale_runs(settings, results) == []
+    monkeypatch.setattr(runs, "code_digest", lambda *_: "other")
+    assert "unet-cap fold 0" in runs.stale_runs(settings, results)
+
+
+def test_a_study_of_changed_settings_has_its_own_folder():
+    names = {runs.study_name(make_settings("demo", seed=seed)) for seed in range(3)}
+    assert len(names) == 3
+    assert "demo" in names
+
+
+def test_settings_of_the_other_method_do_not_matter():
+    one, other = make_settings("demo"), make_settings("demo", sifa_iterations=7)
+    assert runs.relevant(one, "unet") == runs.relevant(other, "unet")
+    assert runs.relevant(one, "sifa") != runs.relevant(other, "sifa")
+    assert all(runs.relevant(one, e.method) for e in EXPERIMENTS.values())

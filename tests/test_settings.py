@@ -1,0 +1,82 @@
+"""Settings and presets."""
+
+import pytest
+
+from lusbook.errors import LusbookError
+from lusbook.settings import PRESETS, Settings, chapter_settings, is_preset, make_settings, settings_table
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in PRESETS.glob("*.yaml")])
+def test_every_preset_is_valid_and_names_itself(preset):
+    settings = make_settings(preset)
+    assert settings.preset == preset
+    assert is_preset(settings)
+
+
+def test_the_paper_preset_is_the_defaults():
+    assert make_settings("paper") == Settings()
+
+
+def test_the_papers_values():
+    s = Settings()
+    assert (s.unet_dropout, s.unet_learning_rate, s.unet_epochs, s.unet_batch_size) == (0.5, 0.005, 250, 16)
+    assert (s.fine_tune_epochs, s.fine_tune_learning_rate) == (50, 0.0005)
+    assert (s.sifa_iterations, s.sifa_batch_size) == (10_000, 12)
+    assert (s.sifa_learning_rate, s.sifa_segmenter_learning_rate) == (0.0002, 0.001)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"image_sise": 64}, "unknown setting 'image_sise'; did you mean 'image_size'?"),
+        ({"image_size": 100}, "setting 'image_size': input should be a multiple of 8, received 100"),
+        ({"unet_dropout": 1.5}, "setting 'unet_dropout': input should be less than 1, received 1.5"),
+        ({"sifa_updates": "both"}, "'sequential' or 'simultaneous', received 'both'"),
+        ({"sifa_iterations": "many"}, "setting 'sifa_iterations': .*integer.*received 'many'"),
+    ],
+)
+def test_a_bad_setting_is_named(overrides, message):
+    with pytest.raises(LusbookError, match=message):
+        make_settings("demo", **overrides)
+
+
+def test_a_preset_with_an_unknown_key_is_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: mine\nwidth: 2\n")
+    with pytest.raises(LusbookError, match=r"mine\.yaml.*unknown setting 'width'"):
+        make_settings(path)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "just words"])
+def test_a_preset_that_is_no_mapping(tmp_path, text):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(LusbookError, match=r"mine\.yaml"):
+        make_settings(path)
+
+
+def test_a_preset_cannot_name_a_folder_elsewhere(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("preset: ../elsewhere\n")
+    with pytest.raises(LusbookError, match="setting 'preset'"):
+        make_settings(path)
+
+
+def test_a_missing_preset_lists_the_known_ones():
+    with pytest.raises(LusbookError, match="'huge'.*demo, paper, smoke"):
+        make_settings("huge")
+
+
+def test_chapter_parameters():
+    variables = {"preset": "demo", "results": "", "seed": None, "image_size": 96, "_private": 1, "In": [""], "np": pytest}
+    settings = chapter_settings(variables)
+    assert settings.image_size == 96
+    assert settings.seed == 0
+    with pytest.raises(LusbookError, match="unknown setting 'epochs'"):
+        chapter_settings({"preset": "demo", "epochs": 3})
+
+
+def test_table_has_every_setting_with_its_meaning():
+    table = settings_table(make_settings("demo"))
+    assert list(table.index) == list(Settings.model_fields)
+    assert table["meaning"].str.len().min() > 5
