@@ -79,7 +79,7 @@ test: $(STAMP) ## every check: ruff, unit tests, doctests, chapters, a book with
 
 chapter: name-of-chapter $(STAMP) ## run one chapter: make chapter NAME=sifa PARAMS="-p image_size 96"
 	@mkdir -p _build/chapters
-	$(BIN)/papermill book/$(NAME).ipynb _build/chapters/$(NAME).ipynb --cwd book $(PARAMS)
+	$(BIN)/papermill book/$(NAME).ipynb _build/chapters/$(NAME).ipynb -k python3 $(PARAMS)
 	@printf '\nThe executed chapter: %s\n' '_build/chapters/$(NAME).ipynb'
 
 name-of-chapter:

@@ -109,9 +109,9 @@ def real(
 ):
     """Train on the phantom, adapt to real clips, and score every clip."""
     limit_threads(threads)
-    from lusbook.runs import run_real
+    from lusbook.runs import real_clips
 
-    run_real(parse_settings(preset, set_), results, folder)
+    real_clips(parse_settings(preset, set_), results, folder)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
 from lusbook.settings import PROJECT, Settings, is_preset, make_settings
 
-FILES = ("params.json", "history.csv", "per_image.csv", "overlays.npz")
+FILES = ("params.json", "history.csv", "per_image.csv", "clips.csv", "overlays.npz")
 NUMBER_MAKERS = ("phantom", "cohort", "augment", "unet", "sifa", "training", "trials", "experiments", "metrics")
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 
@@ -233,17 +233,19 @@ def _write(folder, params, outcome, settings, seconds):
     """Write a run's folder, the manifest last."""
     try:
         write_atomically(folder / "params.json", json.dumps(params, indent=1))
-        outcome["history"].to_csv(folder / "history.csv", index=False, float_format="%.6g")
-        outcome["per_image"].to_csv(folder / "per_image.csv", index=False, float_format="%.6g")
-        np.savez_compressed(folder / "overlays.npz", **outcome["overlays"])
-        np.savez(folder / "weights.npz", *outcome["weights"])
+        for name, table in outcome["tables"].items():
+            table.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+        if outcome["overlays"]:
+            np.savez_compressed(folder / "overlays.npz", **outcome["overlays"])
+        if outcome["weights"]:
+            np.savez(folder / "weights.npz", *outcome["weights"])
     except OSError as error:
         raise LusbookError(f"{folder}: cannot be written ({error.strerror}); completed runs are kept") from error
     manifest = {
         "code": code_digest(),
         "settings": _short(json.dumps(params["settings"], sort_keys=True).encode()),
         "data": params["data"],
-        "files": {name: _short((folder / name).read_bytes()) for name in FILES},
+        "files": {path.name: _short(path.read_bytes()) for path in sorted(folder.iterdir()) if path.name in FILES},
         "seed": settings.seed,
         "seconds": round(seconds, 1),
         **outcome["machine"],
@@ -326,6 +328,42 @@ def describe(settings, results=None):
     digests = {"code": code_digest(), "key": key, "file": _short(path.read_bytes()), "versions": versions()}
     write_atomically(kept, json.dumps(digests, indent=1))
     return pd.read_csv(path)
+
+
+def real_clips(settings, results=None, folder=None, compute=True):
+    """Scores of every real clip, by every arm; computed once, then read.
+
+    Parameters
+    ----------
+    settings : Settings
+    results : path, optional
+    folder : path, optional
+        Folder of COVID-BLUES, see :func:`lusbook.sources.find_covid_blues`.
+    compute : bool
+        Whether to train and score when the study has no scores yet.
+
+    Returns
+    -------
+    scores : pandas.DataFrame
+        One row a clip: clip, patient, b_lines, and one column for each arm.
+    """
+    target = study_folder(settings, results) / "real"
+    params = {
+        "settings": relevant(settings, "unet") | relevant(settings, "sifa"),
+        "data": {"covid": cohort_digests(settings)["covid"]},
+    }
+    if not is_complete(target, params):
+        if not compute:
+            raise LusbookError(f"{target}: no scores of real clips yet; lusbook real computes them")
+        from lusbook import sources, trials
+
+        table = sources.read_covid_blues(folder)
+        check_writable(target)
+        start = time.monotonic()
+        outcome = trials.run_real(settings, load_cohorts(settings)["covid"], table)
+        _write(target, params, outcome, settings, time.monotonic() - start)
+    check_files(target)
+    return pd.read_csv(target / "clips.csv")
 
 
 # ---------------------------------------------------------------------------------------------

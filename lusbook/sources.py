@@ -40,7 +40,7 @@ Wiedemann N et al. COVID-BLUeS - a prospective study on the value of AI in lung 
 IEEE J Biomed Health Inform 2025;29(9):6301-6310. doi:10.1109/JBHI.2025.3543686"""
 
 BLACK = 1.0  # mean grey level below which a frame is black; some clips open with black frames
-LIT = 5  # grey level that speckle in the fan exceeds at some time and coding noise on black does not
+LIT = 3  # grey level that speckle in the fan exceeds at some time and coding noise on black does not
 REGION = 0.1  # share of the largest lit region from which another one belongs to the fan too
 SMALLEST_FAN = 0.1  # share of the frame; what is smaller is no fan
 
@@ -165,7 +165,9 @@ def read_covid_blues(folder=None):
     paths = {path.stem: str(path) for path in sorted((folder / "lus_videos").glob("*.mp4"))}
     table = flags[flags["clip"].isin(paths)].sort_values("clip", ignore_index=True)
     if table.empty:
-        raise LusbookError(f"{folder / 'lus_videos'}: no clip of severity.csv is here; expected files patient_1_L1.mp4, ...")
+        raise LusbookError(
+            f"{folder / 'lus_videos'}: no clip of severity.csv is here; expected files patient_1_L1.mp4, ..."
+        )
     table["path"] = table["clip"].map(paths)
     table.attrs["unlabelled"] = sorted(set(paths) - set(flags["clip"]))
     table.attrs["absent"] = sorted(set(flags["clip"]) - set(paths))
@@ -181,7 +183,9 @@ def read_severity(path):
         first = error.failure_cases.iloc[0]
         line = "" if pd.isna(first["index"]) else f", line {int(first['index']) + 2}"
         column = first["column"] if first["schema_context"] == "Column" else "columns"
-        raise LusbookError(f"{path}{line}, {column}: received {first['failure_case']!r}, expected {first['check']}") from error
+        raise LusbookError(
+            f"{path}{line}, {column}: received {first['failure_case']!r}, expected {first['check']}"
+        ) from error
     except (OSError, ValueError) as error:
         raise LusbookError(f"{path}: not a readable CSV: {error}") from error
     clip = published["video_file"]
@@ -189,8 +193,8 @@ def read_severity(path):
     return pd.DataFrame(
         {
             "clip": clip,
-            "patient": "blues-" + parts.str[1],
-            "zone": parts.str[2],
+            "patient": ("blues-" + parts.str[1]).astype("str"),
+            "zone": parts.str[2].astype("str"),
             "b_lines": published["B-lines"] == "yes",
             "a_lines": published["A-lines"] == "yes",
             "severity": published["Severity Score"],
@@ -355,7 +359,9 @@ def load_clips(table, size, max_frames=8):
         fans.append(np.broadcast_to(cropped_fan, cropped.shape))
         read.append(row.Index)
     if not read:
-        raise LusbookError(f"none of {len(table)} clips can be read: {next(iter(left_out.values()), 'the table is empty')}")
+        raise LusbookError(
+            f"none of {len(table)} clips can be read: {next(iter(left_out.values()), 'the table is empty')}"
+        )
     counts = [len(cropped) for cropped in frames]
     return Clips(
         table=table.loc[read].reset_index(drop=True).assign(n_frames=counts),

@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lusbook import backend, metrics, sifa, unet  # isort: skip  (backend first: it keeps TensorFlow's start quiet)
+from lusbook import backend, metrics, real, sifa, sources, unet
 from lusbook.augment import random_transforms
 from lusbook.cohort import fold_indices, network_images, reduce_to
+from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
 
 INFERENCE_BATCH = 32
@@ -35,8 +36,8 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label=""):
     Returns
     -------
     outcome : dict
-        ``history``, ``per_image`` (tables), ``overlays`` (arrays by name), ``weights`` (list of arrays)
-        and ``machine`` (what computed).
+        ``tables`` (``history`` and ``per_image``), ``overlays`` (arrays by name), ``weights`` (list of
+        arrays) and ``machine`` (what computed).
     """
     seed = (settings.seed, fold, zlib.crc32(experiment.name.encode()))
     training = {name: cohort.subset(fold_indices(cohort, fold)[0]) for name, cohort in cohorts.items()}
@@ -46,17 +47,56 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label=""):
         network, history = train_sifa(experiment, training, settings, seed, label)
     per_image, overlays = test(experiment, fold, settings, cohorts, network)
     return {
-        "history": pd.DataFrame(history),
-        "per_image": per_image,
+        "tables": {"history": pd.DataFrame(history), "per_image": per_image},
         "overlays": overlays,
         "weights": [np.asarray(variable.value) for variable in network.weights],
-        "machine": {
-            "backend": backend.keras.backend.backend(),
-            "device": backend.device(),
-            "cores": os.cpu_count(),
-            "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
-        },
+        "machine": machine(),
     }
+
+
+def machine():
+    """What computes: backend, device, cores, and threads where they are limited."""
+    return {
+        "backend": backend.keras.backend.backend(),
+        "device": backend.device(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
+    }
+
+
+def run_real(settings, cohort, table):
+    """Train a U-Net on the phantom and a SIFA from phantom to real frames, and score every real clip.
+
+    The networks learn from all simulated COVID-19 images; SIFA also sees the real frames, without flags.
+
+    Parameters
+    ----------
+    settings : Settings
+    cohort : Cohort
+        Labelled source.
+    table : pandas.DataFrame
+        Clips, as :func:`lusbook.sources.read_covid_blues` lists them.
+
+    Returns
+    -------
+    outcome : dict
+        As :func:`run_trial`; the tables are ``history`` and ``clips``.
+    """
+    clips = sources.load_clips(table, settings.image_size)
+    scores = clips.table[["clip", "patient", "b_lines"]].copy()
+    scores["streaks, untrained"] = real.pool_frames(real.streak_score(clips.frames, clips.fans), clips.clip)
+    scores["brightness, untrained"] = real.pool_frames(real.mean_brightness(clips.frames, clips.fans), clips.clip)
+    seed = (settings.seed, len(FOLDS), zlib.crc32(b"real"))  # no fold is left out: the real clips are the test
+    network, history = train_unet(EXPERIMENTS["unet-covid"], {"covid": cohort}, settings, seed, None, "real  U-Net")
+    found = probabilities(network.routes["direct"], clips.frames)
+    scores["U-Net, phantom only"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
+    histories = [pd.DataFrame(history).assign(arm="U-Net")]
+    network, history = adapt(cohort, network_images(clips.frames), settings, seed, "real  SIFA")
+    found = probabilities(network.routes["direct"], clips.frames)
+    scores["SIFA, phantom to real"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
+    histories.append(pd.DataFrame(history).assign(arm="SIFA"))
+    tables = {"history": pd.concat(histories), "clips": scores}
+    return {"tables": tables, "overlays": {}, "weights": [], "machine": machine()}
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,6 @@
 import io
 import warnings
 from collections import Counter
-from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 
 import imageio.v3 as iio
@@ -498,11 +497,14 @@ def test_full_disk_leaves_no_half_file(small_phantom, tmp_path, monkeypatch):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_without_workers_all_is_simulated_in_this_process(small_phantom, monkeypatch):
-    def simulate(*args, processes=None, **kwargs):
-        if processes:
-            raise BrokenProcessPool("a worker died")  # as in a script without a main guard
+@pytest.mark.parametrize("given", [(), (2,)])
+def test_workers_simulate_only_where_they_are_asked_for(small_phantom, monkeypatch, given):
+    seen = []
+
+    def simulate(*args, processes, **kwargs):  # workers start this script anew: a script without guard must not
+        seen.append(processes)
         return simulate_once(*args, **kwargs)
 
     monkeypatch.setattr(phantom, "simulate", simulate)
-    assert len(load_cohorts(small_phantom)["covid"]) == 4
+    load_cohorts(small_phantom, *given)
+    assert seen == [*(given or (None,))] * 2

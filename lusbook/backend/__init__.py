@@ -1,6 +1,7 @@
 """The gradient step, once per Keras backend: the only code that knows which backend runs.
 
-Both files offer the same functions: ``device``, ``compile_step``, ``gradients``, ``adam`` and ``batch_norm``.
+Both files offer the same functions: ``device``, ``compile_step``, ``gradients``, ``adam``, ``batch_norm`` and
+``instance_norm``.
 """
 
 import importlib.util
@@ -28,12 +29,12 @@ with _silent_stderr():
     import keras
 
     if keras.backend.backend() == "tensorflow":
-        from lusbook.backend.tensorflow import adam, batch_norm, compile_step, device, gradients
+        from lusbook.backend.tensorflow import adam, batch_norm, compile_step, device, gradients, instance_norm
     elif keras.backend.backend() == "jax":
-        from lusbook.backend.jax import adam, batch_norm, compile_step, device, gradients
+        from lusbook.backend.jax import adam, batch_norm, compile_step, device, gradients, instance_norm
     else:
         raise ImportError(f"lusbook runs on the Keras backends tensorflow and jax, not {keras.backend.backend()!r}")
 
     keras.ops.zeros(1)  # the first operation starts the device, which prints more
 
-__all__ = ["adam", "batch_norm", "compile_step", "device", "gradients"]
+__all__ = ["adam", "batch_norm", "compile_step", "device", "gradients", "instance_norm"]

@@ -73,3 +73,9 @@ def batch_norm(x, scale, centre, epsilon):
     count = x.size // x.shape[-1]
     y = (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + centre
     return y, mean, variance * (count / max(count - 1, 1))
+
+
+def instance_norm(x, scale, centre, epsilon):
+    """Normalise each channel of each image."""
+    mean, variance = jnp.mean(x, (1, 2), keepdims=True), jnp.var(x, (1, 2), keepdims=True)
+    return (x - mean) * jax.lax.rsqrt(variance + epsilon) * scale + centre

@@ -67,3 +67,13 @@ def batch_norm(x, scale, centre, epsilon):
         x=x, scale=scale, offset=centre, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
     return y, mean, variance
+
+
+def instance_norm(x, scale, centre, epsilon):
+    """Normalise each channel of each image: batch normalisation in which every image has channels of its own."""
+    n, height, width, channels = x.shape
+    if n is None:  # the symbolic call that builds a model
+        return x
+    lined = tf.reshape(tf.transpose(x, [1, 2, 0, 3]), [1, height, width, n * channels])
+    y, *_ = batch_norm(lined, tf.tile(scale, [n]), tf.tile(centre, [n]), epsilon)
+    return tf.transpose(tf.reshape(y, [height, width, n, channels]), [2, 0, 1, 3])

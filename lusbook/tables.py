@@ -1,0 +1,288 @@
+"""Tables 1 and 2 of the paper, ours beside the published values, and the tables behind them.
+
+All take the tidy per-image table of a study: one row for each test image and route of each run.
+"""
+
+import pandas as pd
+
+from lusbook.errors import LusbookError
+from lusbook.metrics import METRICS, summarise
+from lusbook.settings import PROJECT
+
+PUBLISHED = PROJECT / "data" / "paper"
+ROUTES = ("direct", "translated")
+COLUMNS = ("experiment", "fold", "cohort", "patient", "image", "route", *METRICS)
+NOT_RUN, NO_VALUE = "not run", "–"
+
+
+def load_published(name):
+    """One table of what the paper states; nothing published is written anywhere else.
+
+    Parameters
+    ----------
+    name : str
+        ``table1`` (experiment, cohort, dice_mean, dice_std), ``table2`` (experiment, cohort, sensitivity,
+        specificity), ``names`` (experiment, its row's title; the joint experiment of section 4 has no row in the
+        paper), ``claims`` (section 3: ``better`` above ``worse`` on ``cohort``, with p ``p_relation`` ``p_value``),
+        ``cohorts`` (cohort, its title, patients_reported, images: section 2.4) or ``folds`` (cohort, fold,
+        patients, images: section 2.5).
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        In the paper's order.
+
+    Raises
+    ------
+    LusbookError
+        When there is no table of that name.
+
+    Examples
+    --------
+    >>> load_published("cohorts")["name"].tolist()
+    ['COVID-19', 'CAP']
+    """
+    path = PUBLISHED / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PUBLISHED.glob("*.csv")))
+        raise LusbookError(f"published table {name!r} is not known; expected one of {known} (in {PUBLISHED})")
+    return pd.read_csv(path)
+
+
+def check_per_image(per_image):
+    """Refuse a per-image table that the tables would read wrongly.
+
+    Raises
+    ------
+    LusbookError
+        On a missing column, an unknown route or cohort, or a test image that is there twice.
+    """
+    missing = [column for column in COLUMNS if column not in per_image]
+    if missing:
+        raise LusbookError(f"per-image table: columns {missing} are missing; received {list(per_image.columns)}")
+    for column, known in (("route", ROUTES), ("cohort", tuple(load_published("cohorts")["cohort"]))):
+        unknown = sorted(set(per_image[column]) - set(known), key=str)
+        if unknown:
+            raise LusbookError(f"per-image table: {column}: expected one of {known}, received {unknown}")
+    key = ["experiment", "fold", "cohort", "patient", "image", "route"]
+    twice = per_image[per_image.duplicated(key)]
+    if len(twice):
+        raise LusbookError(f"per-image table: {len(twice)} rows are there twice, first {twice[key].iloc[0].to_dict()}")
+
+
+def default_route(per_image):
+    """Rows that count: one for each test image of each run.
+
+    An adapted network segments its source cohort through the generator, which is what its segmenter was trained on;
+    every other image goes into the network directly. So an experiment's rows on a cohort are the translated ones
+    where it has such, else the direct ones.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+
+    Returns
+    -------
+    per_image : pandas.DataFrame
+        The rows that count, in their order.
+    """
+    check_per_image(per_image)
+    translated = per_image["route"] == "translated"
+    both = translated.groupby([per_image["experiment"], per_image["cohort"]]).transform("any")
+    return per_image[translated == both]
+
+
+def _order(column):
+    """Sort key: experiments and cohorts as in the paper, unknown experiments last; others as they are."""
+    if column.name not in ("experiment", "cohort"):
+        return column
+    known = load_published({"experiment": "names", "cohort": "cohorts"}[column.name])[column.name]
+    places = {name: place for place, name in enumerate(known)}
+    return column.map(lambda name: (places.get(name, len(places)), str(name)))
+
+
+def metric_table(per_image, metric, by=("experiment", "cohort")):
+    """Mean and standard deviation of one metric over the test images of all folds together.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        All rows count: choose the route first, as with :func:`default_route`.
+    metric : {"dice", "sensitivity", "specificity"}
+    by : sequence of str
+        Columns to group by.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Columns of ``by``, ``mean``, ``std`` (ddof = 1), ``n``, ``undefined`` (images that are left out); in the
+        paper's order, and only what was run.
+    """
+    if metric not in METRICS:
+        raise LusbookError(f"metric: expected one of {METRICS}, received {metric!r}")
+    rows = [
+        dict(zip(by, key, strict=True)) | summarise(group).loc[metric].to_dict()
+        for key, group in per_image.groupby(list(by), sort=False)
+    ]
+    table = pd.DataFrame(rows, columns=[*by, "mean", "std", "n", "undefined"])
+    return table.astype({"n": int, "undefined": int}).sort_values(list(by), key=_order, ignore_index=True)
+
+
+def dice_table(per_image):
+    """Dice of every experiment on every cohort as numbers, by the default route: see :func:`metric_table`."""
+    return metric_table(default_route(per_image), "dice")
+
+
+def _number(value, digits=2):
+    # Rounding first, then adding zero, turns -0.00 into 0.00.
+    return NO_VALUE if pd.isna(value) else f"{round(float(value), digits) + 0.0:.{digits}f}"
+
+
+def mean_std(mean, std):
+    """Mean and standard deviation as the paper prints them.
+
+    Examples
+    --------
+    >>> mean_std(0.6, 0.256)
+    '0.60 ± 0.26'
+    """
+    return f"{_number(mean)} ± {_number(std)}"
+
+
+def _layout(rows, title, ours, published):
+    """One row an experiment by its published name, ours beside the published value.
+
+    ``ours`` and ``published`` are dicts of (experiment, cohort) to text, ``title`` heads their columns.
+    """
+    names = dict(load_published("names").itertuples(index=False))
+    extra = [name for name in dict.fromkeys(rows["experiment"]) if name not in names]
+    table = {}
+    for cohort, label in load_published("cohorts")[["cohort", "name"]].itertuples(index=False):
+        head = f"{label} {title}".strip()
+        for side, cells, absent in (("ours", ours, NOT_RUN), ("published", published, NO_VALUE)):
+            table[f"{head} {side}"] = [cells.get((name, cohort), absent) for name in [*names, *extra]]
+    return pd.DataFrame(table, index=pd.Index([*names.values(), *extra], name="experiment"))
+
+
+def _folds_note(per_image):
+    """For each (experiment, cohort) with fewer folds than the study: a note that says so, else nothing."""
+    total = per_image["fold"].nunique()
+    folds = per_image.groupby(["experiment", "cohort"])["fold"].nunique()
+    return {key: f" ({count} of {total} folds)" if count < total else "" for key, count in folds.items()}
+
+
+def _cells(table, text):
+    """Dict of (experiment, cohort) to the text of a row."""
+    return {(row.experiment, row.cohort): text(row) for row in table.itertuples()}
+
+
+def table1(per_image):
+    """Table 1: Dice, mean ± standard deviation over test images, ours beside the published.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        One row an experiment, in the paper's order and by its title there, then the joint one; columns
+        ``"COVID-19 ours"``, ``"COVID-19 published"``, ``"CAP ours"``, ``"CAP published"``. What was not run says
+        so; a mean over fewer folds than the study's other runs have says over how many.
+    """
+    rows = default_route(per_image)
+    notes = _folds_note(rows)
+    ours = _cells(
+        metric_table(rows, "dice"), lambda row: mean_std(row.mean, row.std) + notes[row.experiment, row.cohort]
+    )
+    published = _cells(load_published("table1"), lambda row: mean_std(row.dice_mean, row.dice_std))
+    return _layout(rows, "", ours, published)
+
+
+def table2(per_image):
+    """Table 2: mean sensitivity and specificity over test images, ours beside the published.
+
+    Images where a metric is undefined are left out of its mean; :func:`metric_table` counts them.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        Rows as in :func:`table1`; columns ``"COVID-19 sensitivity ours"``, ``"COVID-19 sensitivity published"``,
+        ``"COVID-19 specificity ours"``, ... and the same for CAP.
+    """
+    rows = default_route(per_image)
+    notes = _folds_note(rows)
+    sides = []
+    for metric in ("sensitivity", "specificity"):
+        ours = _cells(
+            metric_table(rows, metric), lambda row: _number(row.mean) + notes[row.experiment, row.cohort]
+        )
+        published = _cells(load_published("table2"), lambda row, metric=metric: _number(getattr(row, metric)))
+        sides.append(_layout(rows, metric, ours, published))
+    table = pd.concat(sides, axis=1)
+    cohorts = load_published("cohorts")["name"]
+    return table[[column for name in cohorts for column in table if column.startswith(f"{name} ")]]
+
+
+def route_table(per_image):
+    """Dice of the adapted networks on their source cohort: through the generator, and directly.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row an experiment and cohort with translated rows: titles, ``translated`` and ``direct`` (text, mean ±
+        standard deviation), ``difference`` (translated minus direct, mean over images), ``n`` (images). Empty when
+        no adapted network was run.
+    """
+    check_per_image(per_image)
+    names = dict(load_published("names").itertuples(index=False))
+    cohorts = dict(load_published("cohorts")[["cohort", "name"]].itertuples(index=False))
+    table = metric_table(per_image, "dice", by=("experiment", "cohort", "route"))
+    rows = []
+    for (experiment, cohort), group in table.groupby(["experiment", "cohort"], sort=False):
+        by_route = group.set_index("route")
+        if "translated" not in by_route.index:
+            continue
+        by_route = by_route.reindex(ROUTES)
+        text = {route: mean_std(row["mean"], row["std"]) for route, row in by_route.iterrows()}
+        rows.append(
+            {
+                "experiment": names.get(experiment, experiment),
+                "cohort": cohorts[cohort],
+                "translated": text["translated"],
+                "direct": text["direct"],
+                "difference": by_route.loc["translated", "mean"] - by_route.loc["direct", "mean"],
+                "n": int(by_route.loc["translated", "n"]),
+            }
+        )
+    return pd.DataFrame(rows, columns=["experiment", "cohort", "translated", "direct", "difference", "n"])
+
+
+def fold_table(per_image):
+    """Mean Dice of every experiment, cohort and fold, as numbers.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+
+    Returns
+    -------
+    table : pandas.DataFrame of float
+        Rows by the experiment's title; columns such as ``"COVID-19 fold 0"``; NaN where a fold was not run.
+    """
+    rows = default_route(per_image)
+    names = dict(load_published("names").itertuples(index=False))
+    cohorts = dict(load_published("cohorts")[["cohort", "name"]].itertuples(index=False))
+    table = metric_table(rows, "dice", by=("cohort", "fold", "experiment"))
+    heads = [f"{cohorts[cohort]} fold {fold}" for cohort, fold in zip(table["cohort"], table["fold"], strict=True)]
+    wide = table.assign(column=heads).pivot(index="experiment", columns="column", values="mean")
+    wide = wide.reindex(index=[*names, *wide.index.difference(list(names))], columns=list(dict.fromkeys(heads)))
+    return wide.rename(index=names).rename_axis(columns=None)

@@ -1,0 +1,187 @@
+"""The published values, and ours beside them."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lusbook import tables
+from lusbook.errors import LusbookError
+from lusbook.metrics import per_image as measure
+from lusbook.tables import default_route, dice_table, fold_table, load_published, metric_table, route_table
+
+EXPERIMENTS = list(load_published("names")["experiment"])
+TITLES = list(load_published("names")["name"])
+
+
+def study(experiments=EXPERIMENTS, folds=(0, 1), images=3, seed=0):
+    """A per-image table as a study gives it: SIFA has two routes on its source cohort."""
+    rng, parts = np.random.default_rng(seed), []
+    for experiment, fold, cohort in itertools.product(experiments, folds, ("covid", "cap")):
+        source = experiment.startswith("sifa") and experiment.split("-to-")[0].endswith(cohort)
+        for route in ("translated", "direct") if source else ("direct",):
+            prediction, mask = rng.random((2, images, 6, 6)) < 0.4
+            rows = measure(prediction, mask)
+            rows = rows.assign(experiment=experiment, fold=fold, cohort=cohort, route=route)
+            parts.append(rows.assign(patient=f"{cohort}-{fold}", image=np.arange(images) + images * fold))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_published_numbers_add_up():
+    cohorts, folds = load_published("cohorts").set_index("cohort"), load_published("folds")
+    sums = folds.groupby("cohort")[["patients", "images"]].sum()
+    assert sums.loc["covid"].tolist() == cohorts.loc["covid", ["patients_reported", "images"]].tolist()
+    assert sums.loc["cap", "images"] == cohorts.loc["cap", "images"]
+    # The paper's own inconsistency: its CAP folds hold one patient fewer than it reports.
+    assert sums.loc["cap", "patients"] == cohorts.loc["cap", "patients_reported"] - 1
+
+
+def test_published_tables_hold_seven_experiments_on_two_cohorts():
+    published = [name for name in EXPERIMENTS if name != "unet-joint"]
+    for name, values in (("table1", ["dice_mean", "dice_std"]), ("table2", ["sensitivity", "specificity"])):
+        table = load_published(name)
+        pairs = table[["experiment", "cohort"]].itertuples(index=False, name=None)
+        assert list(pairs) == list(itertools.product(published, ["covid", "cap"]))
+        assert table[values].stack().between(0, 1).all()
+
+
+def test_published_claims_agree_with_published_means():
+    claims = load_published("claims")
+    means = load_published("table1").set_index(["experiment", "cohort"])["dice_mean"]
+    assert not claims.duplicated(["better", "worse", "cohort"]).any()
+    for claim in claims.itertuples():
+        assert means[claim.better, claim.cohort] > means[claim.worse, claim.cohort]
+    # Ten above (five methods, two test sets), eight below; only one of them is not a difference.
+    assert claims["better"].eq("sifa-covid-to-cap").sum() == 10
+    assert claims["worse"].eq("sifa-cap-to-covid").sum() == 2 + 8
+    assert claims["p_relation"].value_counts().to_dict() == {"<": 17, "=": 1}
+
+
+def test_an_unknown_published_table_is_named():
+    with pytest.raises(LusbookError, match="'table3' is not known; expected one of claims, cohorts, folds, names"):
+        load_published("table3")
+
+
+def test_default_route_keeps_each_test_image_once():
+    per_image = study()
+    rows = default_route(per_image)
+    assert not rows.duplicated(["experiment", "fold", "cohort", "image"]).any()
+    kept = rows[rows["route"] == "translated"].groupby("experiment")["cohort"].unique()
+    assert {name: list(cohorts) for name, cohorts in kept.items()} == {
+        "sifa-cap-to-covid": ["cap"],
+        "sifa-covid-to-cap": ["covid"],
+        "sifa-reduced-covid-to-cap": ["covid"],
+    }
+    assert len(rows) == 8 * 2 * 2 * 3
+    pd.testing.assert_frame_equal(default_route(rows), rows)
+
+
+def test_table1_prints_ours_beside_the_published():
+    per_image = study()
+    table = tables.table1(per_image)
+    assert list(table.columns) == ["COVID-19 ours", "COVID-19 published", "CAP ours", "CAP published"]
+    assert list(table.index) == TITLES
+    chosen = per_image.query("experiment == 'sifa-covid-to-cap' and cohort == 'covid' and route == 'translated'")
+    mean, std = chosen["dice"].mean(), chosen["dice"].std()
+    assert table.loc[TITLES[4]].tolist()[:2] == [f"{mean:.2f} ± {std:.2f}", "0.87 ± 0.13"]
+    assert table.loc[TITLES[0], "COVID-19 published"] == "0.60 ± 0.26"
+    assert table.iloc[-1][["COVID-19 published", "CAP published"]].tolist() == ["–", "–"]
+
+
+def test_table2_has_both_metrics_of_each_cohort():
+    per_image = study()
+    table = tables.table2(per_image)
+    halves = [f"{metric} {side}" for metric in ("sensitivity", "specificity") for side in ("ours", "published")]
+    assert list(table.columns) == [f"{cohort} {half}" for cohort in ("COVID-19", "CAP") for half in halves]
+    mean = per_image.query("experiment == 'unet-cap' and cohort == 'cap'")["specificity"].mean()
+    assert table.loc["U-Net (CAP)"].tolist()[-2:] == [f"{mean:.2f}", "0.93"]
+
+
+def test_a_partial_study_says_what_was_not_run():
+    per_image = study(["unet-cap", "sifa-cap-to-covid"], folds=(0, 1, 2))
+    per_image = per_image[(per_image["experiment"] != "unet-cap") | (per_image["fold"] == 0)]
+    table = tables.table1(per_image)
+    assert table.loc["U-Net (COVID-19)", "CAP ours"] == "not run"
+    assert table.loc["U-Net (COVID-19)", "CAP published"] == "0.36 ± 0.24"
+    assert table.loc["U-Net (CAP)", "CAP ours"].endswith(" (1 of 3 folds)")
+    assert "folds" not in table.loc["SIFA (CAP Source / COVID-19 Target)", "CAP ours"]
+    assert tables.table2(per_image).loc["U-Net (CAP)", "CAP sensitivity ours"].endswith(" (1 of 3 folds)")
+
+
+def test_no_rows_at_all():
+    nothing = study().iloc[:0]
+    assert (tables.table1(nothing)[["COVID-19 ours", "CAP ours"]] == "not run").all(axis=None)
+    assert (tables.table2(nothing).filter(like="ours") == "not run").all(axis=None)
+    assert dice_table(nothing).empty and route_table(nothing).empty
+    assert fold_table(nothing).isna().all(axis=None)
+
+
+def test_an_experiment_beyond_the_paper_comes_last():
+    per_image = pd.concat([study(["unet-joint"]), study(["unet-cap"]).assign(experiment="another")])
+    table = tables.table1(per_image)
+    assert list(table.index) == [*TITLES, "another"]
+    assert table.loc["another", "CAP published"] == "–" and "±" in table.loc["another", "CAP ours"]
+    assert dice_table(per_image)["experiment"].tolist() == ["unet-joint"] * 2 + ["another"] * 2
+
+
+def test_dice_table_is_in_the_papers_order_whatever_the_rows():
+    per_image = study()
+    table = dice_table(per_image)
+    assert list(dict.fromkeys(table["experiment"])) == EXPERIMENTS
+    assert table["cohort"].tolist() == ["covid", "cap"] * 8
+    pd.testing.assert_frame_equal(dice_table(per_image.sample(frac=1, random_state=1)), table)
+
+
+def test_undefined_values_are_counted_and_a_single_image_has_no_spread():
+    per_image = study(["unet-cap"], folds=(0,), images=1)
+    per_image.loc[per_image["cohort"] == "cap", "sensitivity"] = np.nan
+    row = metric_table(per_image, "sensitivity").set_index("cohort").loc["cap"]
+    assert (row["n"], row["undefined"]) == (0, 1)
+    assert tables.table2(per_image).loc["U-Net (CAP)", "CAP sensitivity ours"] == "–"
+    assert tables.table1(per_image).loc["U-Net (CAP)", "CAP ours"].endswith(" ± –")
+
+
+def test_a_tiny_negative_mean_is_not_minus_zero():
+    assert tables.mean_std(-0.001, 0.004) == "0.00 ± 0.00"
+
+
+def test_route_table_compares_the_two_ways_on_the_source_cohort():
+    per_image = study()
+    table = route_table(per_image)
+    assert table[["experiment", "cohort"]].values.tolist() == [
+        [TITLES[4], "COVID-19"],
+        [TITLES[5], "COVID-19"],
+        [TITLES[6], "CAP"],
+    ]
+    rows = per_image.query("experiment == 'sifa-cap-to-covid' and cohort == 'cap'")
+    means = rows.groupby("route")["dice"].mean()
+    assert table.loc[2, "difference"] == pytest.approx(means["translated"] - means["direct"])
+    assert table.loc[2, "direct"].startswith(f"{means['direct']:.2f} ± ")
+
+
+def test_fold_table_averages_over_the_images_of_a_fold():
+    per_image = study()
+    table = fold_table(per_image)
+    assert list(table.columns) == ["COVID-19 fold 0", "COVID-19 fold 1", "CAP fold 0", "CAP fold 1"]
+    expected = per_image.query("experiment == 'unet-joint' and cohort == 'cap' and fold == 1")["dice"].mean()
+    assert table.loc[TITLES[-1], "CAP fold 1"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.drop(columns="route"), r"columns \['route'\] are missing"),
+        (lambda t: t.replace({"route": {"direct": "straight"}}), r"route: expected one of .*received \['straight'\]"),
+        (lambda t: t.replace({"cohort": {"cap": "flu"}}), r"cohort: expected one of .*received \['flu'\]"),
+        (lambda t: pd.concat([t, t.head(2)]), "2 rows are there twice, first .*unet-covid"),
+    ],
+)
+def test_a_bad_per_image_table_is_refused(spoil, message):
+    with pytest.raises(LusbookError, match=message):
+        tables.table1(spoil(study()))
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(LusbookError, match="received 'accuracy'"):
+        metric_table(study(), "accuracy")
