@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-BLACK = -0.9  # value of black at the networks' door, see lusbook.cohort.network_images
+from lusbook.cohort import BLACK
 
 
 def random_transforms(rng, n, size, settings):

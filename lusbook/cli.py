@@ -31,6 +31,12 @@ def parse_settings(preset, assignments):
     return make_settings(preset, **overrides)
 
 
+def absolute(assignments):
+    """Assignments with the path of a manifest made absolute: jobs run in another folder."""
+    paired = [assignment.partition("=") for assignment in assignments or ()]
+    return [f"{n}={Path(v).resolve() if n == 'cohorts' and v != 'phantom' else v}" for n, _, v in paired]
+
+
 @app.command()
 def run(
     experiments: Annotated[list[str] | None, typer.Argument(help="Experiments by name; all by default.")] = None,
@@ -73,6 +79,7 @@ def study(
     """Compute all runs of a study side by side (Snakemake)."""
     from lusbook.runs import check_writable, study_folder
 
+    set_ = absolute(set_)
     folder = study_folder(parse_settings(preset, set_), results)  # a mistake is found before anything starts
     check_writable(folder)
     config = [f"preset={preset}", f"results={folder.parent}", f"together={together}"]

@@ -26,6 +26,7 @@ from lusbook.errors import LusbookError
 
 NAMES = ("covid", "cap")  # the two cohorts of every study
 N_FOLDS = 3
+BLACK = -0.9  # at the networks' door, see network_images
 
 _FILLED = pa.Check(lambda cells: cells != "", name="filled")
 _MANIFEST = pa.DataFrameSchema(
@@ -243,7 +244,7 @@ def network_images(images):
     >>> print(network_images(np.array([[[0, 255]]], np.uint8)).ravel())
     [-0.9  0.9]
     """
-    return (images[..., None].astype("float32") / 127.5 - 1) * np.float32(0.9)
+    return (images[..., None].astype("float32") / 127.5 - 1) * np.float32(-BLACK)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -119,21 +119,18 @@ def per_image(prediction, mask):
     return pd.DataFrame({"tp": tp, "fp": fp, "fn": fn, "tn": tn, **values})
 
 
-def summarise(per_image, by):
+def summarise(per_image):
     """Mean and standard deviation of each metric over images.
 
     Parameters
     ----------
     per_image : pandas.DataFrame
-    by : list of str
-        Columns that make a group.
 
     Returns
     -------
     summary : pandas.DataFrame
-        One row a group and metric: mean, std (over n - 1), n, and how many images have no value.
+        One row a metric: ``mean``, ``std`` (over n - 1), ``n`` (images with a value), ``undefined`` (without).
     """
-    long = per_image.melt(by, METRICS, "metric")
-    grouped = long.groupby([*by, "metric"], sort=False)["value"]
-    summary = grouped.agg(mean="mean", std="std", n="count", undefined=lambda values: int(values.isna().sum()))
-    return summary.reset_index()
+    values = per_image[METRICS]
+    columns = {"mean": values.mean(), "std": values.std(), "n": values.count(), "undefined": values.isna().sum()}
+    return pd.DataFrame(columns)

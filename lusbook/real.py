@@ -64,7 +64,7 @@ def clip_scores(predictions, fans, clip, threshold=0.5):
 
 
 def mean_brightness(frames, fans):
-    """Mean grey level in the fan, shape (n,): the score that knows least; frames and fans have shape (n, size, size)."""
+    """Score frames by their mean grey level in the fan, what knows least; arguments as in :func:`streak_score`."""
     return np.where(fans, frames, 0).sum(axis=(1, 2)) / fan_pixels(fans)
 
 
@@ -138,13 +138,13 @@ def evaluate(scores, n_resamples=2000, seed=0):
         raise LusbookError(
             f"b_lines: expected clips with and without B-lines, received {flags.sum()} of {len(flags)} with"
         )
+    for arm in arms:
+        finite = np.isfinite(scores[arm].to_numpy(float))
+        if not finite.all():
+            raise LusbookError(f"{arm}: clip {scores['clip'].iloc[int(np.argmin(finite))]} has no finite score")
     rows = []
     for arm in arms:
-        values = scores[arm].to_numpy(float)
-        if not np.isfinite(values).all():
-            name = scores["clip"].iloc[int(np.argmin(np.isfinite(values)))]
-            raise LusbookError(f"{arm}: clip {name} has no finite score")
-        auroc, low, high = auroc_ci(values, flags, scores["patient"].to_numpy(), n_resamples, seed)
+        auroc, low, high = auroc_ci(scores[arm].to_numpy(float), flags, scores["patient"].to_numpy(), n_resamples, seed)
         counts = {"clips": len(scores), "patients": scores["patient"].nunique()}
         rows.append({"arm": arm, **counts, "auroc": auroc, "low": low, "high": high})
     return pd.DataFrame(rows)

@@ -88,8 +88,8 @@ def find_covid_blues(folder=None):
         origin = "folder" if folder else f"environment variable {COVID_BLUES}"
         raise LusbookError(f"{origin} {str(named)!r}: expected severity.csv and lus_videos in it or in its covid-blues")
     raise LusbookError(
-        f"COVID-BLUES is not here: set the environment variable {COVID_BLUES} to the folder of a copy (with severity.csv "
-        "and lus_videos), or get it with `lusbook download covid-blues`"
+        f"COVID-BLUES is not here: set the environment variable {COVID_BLUES} to the folder of a copy (that holds "
+        "severity.csv and lus_videos), or get it with `lusbook download covid-blues`"
     )
 
 
@@ -119,7 +119,7 @@ def download_covid_blues(accept_licence, folder=None, base_url=COVID_BLUES_URL):
     """
     if not accept_licence:
         raise LusbookError(
-            f"nothing downloaded, the licence must be accepted first (option --accept-licence).\n\n{COVID_BLUES_LICENCE}"
+            f"nothing downloaded: the licence must be accepted first (--accept-licence).\n\n{COVID_BLUES_LICENCE}"
         )
     registry = pd.read_csv(COVID_BLUES_REGISTRY).set_index("file")
     # severity.csv makes a folder count as a copy (find_covid_blues), so it comes last.
@@ -223,13 +223,15 @@ def read_clip(path):
     frames, announced, damaged, reason = [], 0, 0, ""
     try:
         with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError("no video in it")
             stream = container.streams.video[0]
             # Only mp4 and mov keep a count of frames; elsewhere it is a guess or unset.
             announced = stream.frames if "mp4" in container.format.name else 0
             for frame in container.decode(stream):
                 frames.append(frame.to_ndarray(format="gray"))
                 damaged += frame.is_corrupt
-    except (OSError, ValueError, IndexError) as error:  # FFmpeg's errors are all OSError or ValueError
+    except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
     if reason or damaged or not frames or len(frames) < announced:
         count = f"decoded {len(frames) - damaged} of {announced or 'an unknown number of'} frames"

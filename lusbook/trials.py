@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lusbook import backend, metrics, real, sifa, sources, unet
+from lusbook import backend, metrics, sifa, unet
 from lusbook.augment import random_transforms
 from lusbook.cohort import fold_indices, network_images, reduce_to
 from lusbook.experiments import EXPERIMENTS, FOLDS
@@ -82,6 +82,8 @@ def run_real(settings, cohort, table):
     outcome : dict
         As :func:`run_trial`; the tables are ``history`` and ``clips``.
     """
+    from lusbook import real, sources  # only this kind of run needs them
+
     clips = sources.load_clips(table, settings.image_size)
     scores = clips.table[["clip", "patient", "b_lines"]].copy()
     scores["streaks, untrained"] = real.pool_frames(real.streak_score(clips.frames, clips.fans), clips.clip)

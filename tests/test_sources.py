@@ -155,6 +155,17 @@ def test_damaged_clip_is_refused(tmp_path):
         sources.read_clip(path)
 
 
+def test_sound_is_no_clip(tmp_path):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound.sample_rate = 44100
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+    with pytest.raises(LusbookError, match=r"sound\.mp4.*no video"):
+        sources.read_clip(tmp_path / "sound.mp4")
+
+
 def test_missing_and_black_clips_are_named(tmp_path):
     with pytest.raises(LusbookError, match=r"gone\.mp4.*No such file"):
         sources.read_clip(tmp_path / "gone.mp4")
@@ -213,7 +224,7 @@ def test_load_names_what_it_leaves_out(copy):
     assert list(clips.left_out) == ["patient_1_L1"]
     assert "decoded 0 of" in clips.left_out["patient_1_L1"]
     assert clips.table["clip"].tolist() == ["patient_1_R1_2"]
-    assert clips.table["n_frames"].tolist() == clips.table.index.map({0: 3}).tolist()
+    assert clips.table["n_frames"].tolist() == [3]
     assert clips.frames.shape == clips.fans.shape == (3, 32, 32)
     assert clips.clip.tolist() == [0, 0, 0]
     assert clips.fans.dtype == bool
@@ -243,8 +254,9 @@ def served(copy, tmp_path, monkeypatch):
     rows = [(f, hashlib.sha256((copy / f).read_bytes()).hexdigest(), (copy / f).stat().st_size) for f in files]
     pd.DataFrame(rows, columns=["file", "sha256", "bytes"]).to_csv(tmp_path / "registry.csv", index=False)
     monkeypatch.setattr(sources, "COVID_BLUES_REGISTRY", tmp_path / "registry.csv")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=copy))
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
     server.server_close()
@@ -277,8 +289,7 @@ def test_changed_file_is_refused_by_name_and_the_download_goes_on_later(served, 
     assert len(sources.read_covid_blues()) == 2
 
 
-def test_missing_file_and_unwritable_folder_are_named(served, copy, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
+def test_missing_file_and_unwritable_folder_are_named(served, copy, tmp_path):
     (copy / "lus_videos" / "patient_1_L1.mp4").unlink()
     with pytest.raises(LusbookError, match="patient_1_L1.mp4.*404"):
         sources.download_covid_blues(True, base_url=served)
