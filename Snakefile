@@ -1,15 +1,19 @@
 # The run graph of a study: `lusbook study` calls this; so can plain snakemake, on one machine or a cluster.
 # Config: preset, results, set ("name=value ..."), together (runs that share a compiled step share a process).
+import sys
 from pathlib import Path
-from shlex import join
+from shlex import join, split
 
 from lusbook.cli import parse_settings
+from lusbook.errors import MissingData
 from lusbook.experiments import EXPERIMENTS, FOLDS, packs
 from lusbook.runs import run_folder, study_folder
+from lusbook.sources import find_covid_blues
 
-SETTINGS = parse_settings(config["preset"], config.get("set", "").split())
+ASSIGNMENTS = split(config.get("set", ""))
+SETTINGS = parse_settings(config["preset"], ASSIGNMENTS)
 OPTIONS = ["--preset", config["preset"], "--results", config["results"]]
-OPTIONS += [part for assignment in config.get("set", "").split() for part in ("--set", assignment)]
+OPTIONS += [part for assignment in ASSIGNMENTS for part in ("--set", assignment)]
 TOGETHER = str(config.get("together", True)) == "True"
 
 
@@ -27,13 +31,34 @@ else:
         for fold in FOLDS
     }
 
-COHORTS = str(study_folder(SETTINGS, config["results"]) / "cohorts.csv")
+COHORTS = str(study_folder(SETTINGS, config["results"]) / "cohorts" / "manifest.json")
+REAL = str(study_folder(SETTINGS, config["results"]) / "real" / "manifest.json")
+try:
+    find_covid_blues()
+    WITH_REAL = SETTINGS.cohorts == "phantom"
+except MissingData as missing:
+    print(f"Real clips are left out: {missing}", file=sys.stderr)
+    WITH_REAL = False
 
 
 rule study:
     input:
         [manifest(name, fold) for name in EXPERIMENTS for fold in FOLDS],
         COHORTS,
+        REAL if WITH_REAL else [],
+
+
+rule real:
+    input:
+        ancient(COHORTS),
+    output:
+        REAL,
+    params:
+        options=join(OPTIONS),
+    priority: 2
+    threads: 1
+    shell:
+        "lusbook real {params.options} --threads {threads}"
 
 
 rule cohorts:
@@ -41,12 +66,16 @@ rule cohorts:
         COHORTS,
     params:
         options=join(OPTIONS),
-    priority: 2
+    threads: workflow.cores
     shell:
         "lusbook describe {params.options}"
 
 
 for job, (names, folds, needed) in JOBS.items():
+    # Snakemake empties a job's outputs before it starts: what is finished must not be among them.
+    missing = [path for path in (manifest(name, fold) for name in names for fold in folds) if not Path(path).exists()]
+    if not missing:
+        continue
 
     rule:
         name: job
@@ -54,7 +83,7 @@ for job, (names, folds, needed) in JOBS.items():
             needed,
             ancient(COHORTS),
         output:
-            [manifest(name, fold) for name in names for fold in folds],
+            missing,
         params:
             command=join(["lusbook", "run", *names, *(f"--fold={fold}" for fold in folds), *OPTIONS]),
         # The longest first, so that no core waits for the last one.

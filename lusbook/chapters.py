@@ -72,7 +72,9 @@ def execute_chapter(job):
     try:
         # The executed chapter replaces the old one only when all its cells have run.
         partial = path.with_suffix(".partial.ipynb")
-        papermill.execute_notebook(path, partial, parameters, cwd=path.parent, kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            path, partial, parameters, cwd=path.parent, kernel_name="python3", progress_bar=False
+        )
         notebook = nbformat.read(partial, as_version=4)
         nbformat.write(clean(notebook), path)
     except papermill.PapermillExecutionError as error:

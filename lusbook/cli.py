@@ -1,6 +1,7 @@
 """The command line: ``lusbook --help``."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +84,7 @@ def study(
     folder = study_folder(parse_settings(preset, set_), results)  # a mistake is found before anything starts
     check_writable(folder)
     config = [f"preset={preset}", f"results={folder.parent}", f"together={together}"]
-    config += [f"set={' '.join(set_)}"] if set_ else []
+    config += [f"set={shlex.join(set_)}"] if set_ else []
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--cores"]
     command += [str(cores or os.cpu_count()), "--profile", str(PROJECT / "data" / "profiles" / "local")]
     command += ["--directory", str(folder), "--config", *config]

@@ -188,6 +188,28 @@ def fold_indices(cohort, fold):
     return np.flatnonzero(~test), np.flatnonzero(test)
 
 
+def shown_frame(cohort, fold):
+    """The frame of a fold that figures show: the one whose labelled B-line area is the median of the fold.
+
+    The rule looks at labels alone, never at a result. Frames of equal area count in their order in the cohort; of an
+    even number of frames, the lower median is taken.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With masks.
+    fold : int
+
+    Returns
+    -------
+    index : int
+        In the cohort.
+    """
+    _, test = fold_indices(cohort, fold)
+    areas = np.count_nonzero(cohort.masks[test], axis=(1, 2))
+    return int(test[np.argsort(areas, kind="stable")[(len(areas) - 1) // 2]])
+
+
 def reduce_to(cohort, n, seed):
     """Reduce a cohort to ``n`` images and keep its patients' shares (sixth experiment of section 2.5).
 

@@ -29,19 +29,20 @@ def show_frame(ax, image, mask=None, colour=MASK_COLOUR):
         side.set_visible(False)
 
 
-def sample_frames(overlays):
+def sample_frames(samples):
     """Figure 1: frames with their labels, COVID-19 above, CAP below.
 
     Parameters
     ----------
-    overlays : dict of int to dict of ndarray
-        The overlays of one run of each fold.
+    samples : dict of ndarray
+        As :func:`lusbook.runs.describe` returns them.
     """
-    figure, axes = plt.subplots(2, 2 * len(overlays), figsize=(11, 4.2), layout="constrained")
+    figure, axes = plt.subplots(2, 2 * len(FOLDS), figsize=(11, 4.2), layout="constrained")
     for row, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
-        for pair, (fold, arrays) in zip(row.reshape(-1, 2), overlays.items(), strict=True):
-            show_frame(pair[0], arrays[f"{cohort}_image"])
-            show_frame(pair[1], arrays[f"{cohort}_image"], arrays[f"{cohort}_mask"])
+        frames = zip(FOLDS, samples[f"{cohort}_image"], samples[f"{cohort}_mask"], strict=True)
+        for pair, (fold, image, mask) in zip(row.reshape(-1, 2), frames, strict=True):
+            show_frame(pair[0], image)
+            show_frame(pair[1], image, mask)
             pair[0].set_title(f"{title}, fold {fold}", fontsize=10)
             pair[1].set_title("with label", fontsize=10)
     return figure

@@ -36,9 +36,13 @@ def confusion_counts(prediction, mask):
     """
     for name, array in (("prediction", prediction), ("mask", mask)):
         if array.dtype != bool or array.ndim != 3:
-            raise LusbookError(f"{name}: expected bool of shape (n, height, width), received {array.dtype} {array.shape}")
+            raise LusbookError(
+                f"{name}: expected bool of shape (n, height, width), received {array.dtype} {array.shape}"
+            )
     if prediction.shape != mask.shape:
-        raise LusbookError(f"prediction and mask: expected the same shape, received {prediction.shape} and {mask.shape}")
+        raise LusbookError(
+            f"prediction and mask: expected the same shape, received {prediction.shape} and {mask.shape}"
+        )
     axes = (1, 2)
     tp = np.count_nonzero(prediction & mask, axis=axes)
     predicted, labelled = np.count_nonzero(prediction, axis=axes), np.count_nonzero(mask, axis=axes)

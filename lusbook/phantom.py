@@ -147,7 +147,7 @@ def simulate(name, *, seed=0, diversity, consistency, image_size=SIDE, plan=None
         for start in range(0, count, 20)
     ]
     parts = []
-    with tqdm(total=sum(counts), desc=f"simulating {name}", unit="frame", disable=not progress) as bar:
+    with tqdm(total=sum(counts), desc=f"simulating {name}", unit="frame", mininterval=2, disable=not progress) as bar:
         for part in _run(jobs, processes if sum(counts) >= 100 else None):
             parts += part
             bar.update(len(part))

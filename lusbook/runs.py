@@ -20,26 +20,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lusbook.cohort import cohort_digests, load_cohorts
+from lusbook.cohort import cohort_digests, load_cohorts, shown_frame
+from lusbook.diversity import describe_masks
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
-from lusbook.settings import PROJECT, Settings, is_preset, make_settings
+from lusbook.settings import PROJECT, is_preset
 
-FILES = ("params.json", "history.csv", "per_image.csv", "clips.csv", "overlays.npz")
-NUMBER_MAKERS = ("phantom", "cohort", "augment", "unet", "sifa", "training", "trials", "experiments", "metrics")
+FILES = ("params.json", "history.csv", "per_image.csv", "clips.csv", "described.csv", "overlays.npz")
+RUN_CODE = ("phantom", "cohort", "augment", "unet", "sifa", "training", "trials", "experiments", "metrics", "backend")
+CODE = {
+    "real": (*RUN_CODE, "real", "sources"),
+    "cohorts": ("phantom", "cohort", "diversity", "metrics"),
+}  # else RUN_CODE
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 
 # ---------------------------------------------------------------------------------------------
 # Digests
 
 
-def code_digest(modules=NUMBER_MAKERS):
+def code_digest(modules=RUN_CODE):
     """Digest of what modules compute: comments, docstrings and layout do not count.
 
     Parameters
     ----------
     modules : sequence of str
-        Names of modules of the package; ``backend`` is always added to the default ones.
+        Names of modules or subpackages of the package.
 
     Returns
     -------
@@ -47,10 +52,8 @@ def code_digest(modules=NUMBER_MAKERS):
         First 16 hexadecimal digits of a SHA-256.
     """
     folder = Path(__file__).parent
-    files = [folder / f"{module}.py" for module in modules]
-    if tuple(modules) == NUMBER_MAKERS:
-        files += sorted((folder / "backend").glob("*.py"))
-    trees = [_plain(ast.parse(file.read_text("utf-8"))) for file in files]
+    files = [file for name in modules for file in (folder / f"{name}.py", *sorted((folder / name).glob("*.py")))]
+    trees = [_plain(ast.parse(file.read_text("utf-8"))) for file in files if file.exists()]
     return _short(json.dumps(trees).encode())
 
 
@@ -95,6 +98,7 @@ def study_name(settings):
 
     Examples
     --------
+    >>> from lusbook.settings import make_settings
     >>> study_name(make_settings("demo"))
     'demo'
     >>> study_name(make_settings("demo", image_size=96)).startswith("demo-")
@@ -124,7 +128,9 @@ def check_writable(folder):
             file.write(b"\0" * 4096)
             file.flush()
     except OSError as error:
-        raise LusbookError(f"results folder {folder}: cannot be written ({error.strerror}); nothing computed") from error
+        raise LusbookError(
+            f"results folder {folder}: cannot be written ({error.strerror}); nothing computed"
+        ) from error
 
 
 def write_atomically(path, text):
@@ -212,7 +218,9 @@ def run(name, fold, settings, results=None, label=None):
     experiment = get_experiment(name)
     parent = run_parent(experiment, fold, settings, results)
     start = time.monotonic()
-    outcome = trials.run_trial(experiment, fold, settings, load_cohorts(settings), parent, label or f"{name} fold {fold}")
+    outcome = trials.run_trial(
+        experiment, fold, settings, load_cohorts(settings), parent, label or f"{name} fold {fold}"
+    )
     _write(folder, params, outcome, settings, time.monotonic() - start)
     return folder
 
@@ -242,8 +250,8 @@ def _write(folder, params, outcome, settings, seconds):
     except OSError as error:
         raise LusbookError(f"{folder}: cannot be written ({error.strerror}); completed runs are kept") from error
     manifest = {
-        "code": code_digest(),
-        "settings": _short(json.dumps(params["settings"], sort_keys=True).encode()),
+        "code": code_digest(CODE.get(folder.name, RUN_CODE)),
+        "params": _short(json.dumps(params, sort_keys=True).encode()),
         "data": params["data"],
         "files": {path.name: _short(path.read_bytes()) for path in sorted(folder.iterdir()) if path.name in FILES},
         "seed": settings.seed,
@@ -302,32 +310,36 @@ def study(settings, names=tuple(EXPERIMENTS), results=None):
 
 
 def describe(settings, results=None):
-    """Measures of every image and label of a study's cohorts; computed once, then read.
+    """Measures of every image and label of a study's cohorts, and sample frames; computed once, then read.
+
+    Parameters
+    ----------
+    settings : Settings
+    results : path, optional
 
     Returns
     -------
     described : pandas.DataFrame
         As :func:`lusbook.diversity.describe_masks`, both cohorts.
+    samples : dict of ndarray
+        ``<cohort>_image`` and ``<cohort>_mask``, shape (folds, size, size): the frame of each fold that
+        :func:`lusbook.cohort.shown_frame` picks.
     """
-    folder = study_folder(settings, results)
-    path = folder / "cohorts.csv"
-    key = {"data": cohort_digests(settings), "image_size": settings.image_size}
-    kept = folder / "cohorts.json"
-    if kept.exists() and path.exists():
-        stored = read_json(kept)
-        if stored["key"] == key:
-            if _short(path.read_bytes()) != stored["file"]:
-                raise LusbookError(f"{path}: differs from {kept.name}; remove both to compute it again")
-            return pd.read_csv(path)
-    from lusbook.diversity import describe_masks
-
-    check_writable(folder)
-    cohorts = load_cohorts(settings, os.cpu_count())
-    described = pd.concat([describe_masks(cohort) for cohort in cohorts.values()], ignore_index=True)
-    write_atomically(path, described.to_csv(index=False, float_format="%.6g"))
-    digests = {"code": code_digest(), "key": key, "file": _short(path.read_bytes()), "versions": versions()}
-    write_atomically(kept, json.dumps(digests, indent=1))
-    return pd.read_csv(path)
+    folder = study_folder(settings, results) / "cohorts"
+    params = {"data": cohort_digests(settings), "image_size": settings.image_size}
+    if not is_complete(folder, params):
+        check_writable(folder)
+        start = time.monotonic()
+        cohorts = load_cohorts(settings, os.cpu_count()).values()
+        described = pd.concat([describe_masks(cohort) for cohort in cohorts], ignore_index=True)
+        samples = {}
+        for cohort in cohorts:
+            shown = [shown_frame(cohort, fold) for fold in FOLDS]
+            samples |= {f"{cohort.name}_image": cohort.images[shown], f"{cohort.name}_mask": cohort.masks[shown]}
+        outcome = {"tables": {"described": described}, "overlays": samples, "weights": [], "machine": {}}
+        _write(folder, params, outcome, settings, time.monotonic() - start)
+    with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
+        return pd.read_csv(folder / "described.csv"), dict(stored)
 
 
 def real_clips(settings, results=None, folder=None, compute=True):
@@ -362,7 +374,6 @@ def real_clips(settings, results=None, folder=None, compute=True):
         start = time.monotonic()
         outcome = trials.run_real(settings, load_cohorts(settings)["covid"], table)
         _write(target, params, outcome, settings, time.monotonic() - start)
-    check_files(target)
     return pd.read_csv(target / "clips.csv")
 
 
@@ -400,12 +411,15 @@ def read_manifests(settings, results=None):
 
 
 def stale_runs(settings, results=None):
-    """Runs whose code differs from the checkout: their numbers may no longer be what this code gives.
+    """What of a study was computed by other code than the checkout's, whose numbers may differ.
 
     Returns
     -------
     stale : list of str
     """
-    manifests = read_manifests(settings, results)
-    code = code_digest()
-    return [f"{row.experiment} fold {row.fold}" for row in manifests.itertuples() if row.code != code]
+    root, stale = study_folder(settings, results), []
+    for path in sorted(root.rglob("manifest.json")):
+        folder = path.parent
+        if read_json(path)["code"] != code_digest(CODE.get(folder.name, RUN_CODE)):
+            stale.append(str(folder.relative_to(root)))
+    return stale

@@ -36,9 +36,13 @@ class Settings(pydantic.BaseModel):
     )
     cohorts: str = pydantic.Field("phantom", description="'phantom', or the path of a manifest CSV of your own images")
     seed: int = pydantic.Field(0, ge=0, description="seed of weights, batches, augmentation and the reduced subset")
-    image_size: int = pydantic.Field(256, ge=16, multiple_of=8, description="side of the square network input, px (open)")
+    image_size: int = pydantic.Field(
+        256, ge=16, multiple_of=8, description="side of the square network input, px (open)"
+    )
     threshold: float = pydantic.Field(0.5, gt=0, lt=1, description="probability above which a pixel is B-line (open)")
-    precision: Literal["float32", "mixed_bfloat16"] = pydantic.Field("float32", description="arithmetic of the networks")
+    precision: Literal["float32", "mixed_bfloat16"] = pydantic.Field(
+        "float32", description="arithmetic of the networks"
+    )
 
     phantom_seed: int = pydantic.Field(0, ge=0, description="seed of the simulated cohorts")
     covid_diversity: float = pydantic.Field(0.3, ge=0, le=1, description="variability of simulated COVID-19 images")
@@ -63,8 +67,12 @@ class Settings(pydantic.BaseModel):
     sifa_width: float = pydantic.Field(1.0, gt=0, description="factor on every channel count of SIFA")
     sifa_batch_size: int = pydantic.Field(12, ge=1, description="images of each domain per SIFA batch")
     sifa_iterations: int = pydantic.Field(10_000, ge=1, description="SIFA iterations")
-    sifa_learning_rate: float = pydantic.Field(2e-4, gt=0, description="Adam step size of generator, decoder, discriminators")
-    sifa_segmenter_learning_rate: float = pydantic.Field(1e-3, gt=0, description="Adam step size of encoder and segmenters")
+    sifa_learning_rate: float = pydantic.Field(
+        2e-4, gt=0, description="Adam step size of generator, decoder, discriminators"
+    )
+    sifa_segmenter_learning_rate: float = pydantic.Field(
+        1e-3, gt=0, description="Adam step size of encoder and segmenters"
+    )
     sifa_updates: Literal["sequential", "simultaneous"] = pydantic.Field(
         "sequential", description="seven steps one after the other, or all from one forward pass"
     )

@@ -210,6 +210,14 @@ def build_networks(size, width=1.0, classes=2, seed=0):
     )
 
 
+def count_parameters(networks):
+    """Trainable parameters of each network, by name."""
+    return {
+        name: sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
+        for name, network in vars(networks).items()
+    }
+
+
 # ---------------------------------------------------------------------------------------------
 # Forward pass and losses
 
@@ -411,10 +419,10 @@ def simultaneous_gradients(networks, a, one_hot, b, pool_a, pool_b):
         f = Forward(networks, a, b)
         images = {"fake_a": ops.stop_gradient(f.fake_a), "fake_b": ops.stop_gradient(f.fake_b)}
         named = {
+            "segmentation": segmentation_loss(f, one_hot),
             "cycle": cycle_loss(f),
             "fool_target": fool(f.networks.target(f.fake_b, training=True)),
             "fool_source": fool(f.source_of_fake_a[..., :1]),
-            "segmentation": segmentation_loss(f, one_hot),
             "alignment": alignment_loss(f),
             "target": target_loss(f, pool_b(images["fake_b"])),
             "source": source_loss(f, pool_a(images["fake_a"])),
@@ -459,7 +467,6 @@ def sequential_gradient(name, networks, a, one_hot, b, pool_a, pool_b, images):
     results : dict
         The loss by its name, and the generated images that the update computed.
     """
-
     f = Forward(networks, a, b)
     terms = {
         "generator": lambda: generator_loss(f),

@@ -24,7 +24,7 @@ from skimage.morphology import convex_hull_image
 from skimage.transform import resize
 from tqdm.auto import tqdm
 
-from lusbook.errors import LusbookError
+from lusbook.errors import LusbookError, MissingData
 from lusbook.settings import PROJECT
 
 COVID_BLUES = "LUSBOOK_COVID_BLUES"  # environment variable: folder of an existing copy
@@ -87,7 +87,7 @@ def find_covid_blues(folder=None):
     if named:
         origin = "folder" if folder else f"environment variable {COVID_BLUES}"
         raise LusbookError(f"{origin} {str(named)!r}: expected severity.csv and lus_videos in it or in its covid-blues")
-    raise LusbookError(
+    raise MissingData(
         f"COVID-BLUES is not here: set the environment variable {COVID_BLUES} to the folder of a copy (that holds "
         "severity.csv and lus_videos), or get it with `lusbook download covid-blues`"
     )
@@ -348,7 +348,7 @@ def load_clips(table, size, max_frames=8):
         If no clip can be read.
     """
     frames, fans, read, left_out = [], [], [], {}
-    for row in tqdm(table.itertuples(), total=len(table), desc="clips", unit="clip"):
+    for row in tqdm(table.itertuples(), total=len(table), desc="clips", unit="clip", mininterval=5):
         try:
             clip = read_clip(row.path)
             fan = fan_mask(clip)

@@ -6,6 +6,7 @@ All take the tidy per-image table of a study: one row for each test image and ro
 import pandas as pd
 
 from lusbook.errors import LusbookError
+from lusbook.experiments import EXPERIMENTS
 from lusbook.metrics import METRICS, summarise
 from lusbook.settings import PROJECT
 
@@ -218,9 +219,7 @@ def table2(per_image):
     notes = _folds_note(rows)
     sides = []
     for metric in ("sensitivity", "specificity"):
-        ours = _cells(
-            metric_table(rows, metric), lambda row: _number(row.mean) + notes[row.experiment, row.cohort]
-        )
+        ours = _cells(metric_table(rows, metric), lambda row: _number(row.mean) + notes[row.experiment, row.cohort])
         published = _cells(load_published("table2"), lambda row, metric=metric: _number(getattr(row, metric)))
         sides.append(_layout(rows, metric, ours, published))
     table = pd.concat(sides, axis=1)
@@ -286,3 +285,104 @@ def fold_table(per_image):
     wide = table.assign(column=heads).pivot(index="experiment", columns="column", values="mean")
     wide = wide.reindex(index=[*names, *wide.index.difference(list(names))], columns=list(dict.fromkeys(heads)))
     return wide.rename(index=names).rename_axis(columns=None)
+
+
+def claims_table(tests):
+    """The paper's claims, each over its comparisons, with a verdict by a stated rule.
+
+    A claim is one adapted experiment against all others that the paper compares it with on one test cohort. It is
+    "reproduced" when every comparison is, "partly" when some are, "not" when none is, and "not run" when a
+    comparison could not be made.
+
+    Parameters
+    ----------
+    tests : pandas.DataFrame
+        As :func:`lusbook.statistics.section3_tests` returns it.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        One row a claim: claim, tested on, reproduced comparisons, verdict.
+    """
+    names = load_published("names").set_index("experiment")["name"]
+    cohorts = load_published("cohorts").set_index("cohort")["name"]
+    claims = {
+        "sifa-covid-to-cap": ("better", "has a higher Dice than the U-Nets and SIFA the other way"),
+        "sifa-cap-to-covid": ("worse", "has a lower Dice than the U-Nets (no difference where the paper found none)"),
+    }
+    rows = []
+    for experiment, (side, claim) in claims.items():
+        for cohort, label in cohorts.items():
+            chosen = tests[(tests[side] == experiment) & (tests["cohort"] == cohort)]
+            if side == "worse":  # its comparison with the other adapted network belongs to the first claim
+                chosen = chosen[chosen["better"] != "sifa-covid-to-cap"]
+            held = int((chosen["verdict"] == "reproduced").sum())
+            verdict = "reproduced" if held == len(chosen) else "partly" if held else "not"
+            if (chosen["verdict"] == NOT_RUN).any():
+                verdict = NOT_RUN
+            row = {"claim": f"{names[experiment]} {claim}", "tested on": label}
+            rows.append(row | {"comparisons reproduced": f"{held} of {len(chosen)}", "verdict": verdict})
+    return pd.DataFrame(rows).set_index("claim")
+
+
+def tests_table(tests):
+    """The t-tests of section 3 as text: comparison, published p, our difference and p-values, verdict.
+
+    Parameters
+    ----------
+    tests : pandas.DataFrame
+        As :func:`lusbook.statistics.section3_tests` returns it.
+    """
+    names = load_published("names").set_index("experiment")["name"]
+    cohorts = load_published("cohorts").set_index("cohort")["name"]
+
+    def p_text(p):
+        return NO_VALUE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+    return pd.DataFrame(
+        {
+            "A": tests["better"].map(names),
+            "B": tests["worse"].map(names),
+            "tested on": tests["cohort"].map(cohorts),
+            "published A - B": tests["published_difference"].map(_number),
+            "ours A - B": tests["mean_difference"].map(_number),
+            "published": tests["published_p"],
+            "ours, paired p": tests["p_paired"].map(p_text),
+            "ours, unpaired p": tests["p_unpaired"].map(p_text),
+            "images": tests["n"],
+            "verdict": tests["verdict"],
+        }
+    )
+
+
+def folds_table(described):
+    """Patients and images of each cohort and fold, ours beside the published.
+
+    Parameters
+    ----------
+    described : pandas.DataFrame
+        One row an image, with cohort, fold and patient.
+    """
+    ours = described.groupby(["cohort", "fold"]).agg(patients=("patient", "nunique"), images=("patient", "size"))
+    published = load_published("folds").set_index(["cohort", "fold"])
+    table = ours.join(published, rsuffix=" (published)").reindex(published.index)
+    names = load_published("cohorts").set_index("cohort")["name"]
+    return table.rename(index=names, level="cohort")
+
+
+def experiments_table():
+    """The experiments: what trains them, what they start from, and their row in Tables 1 and 2."""
+    names = load_published("names").set_index("experiment")["name"]
+    cohorts = load_published("cohorts").set_index("cohort")["name"]
+    rows = [
+        {
+            "experiment": experiment.name,
+            "row of Tables 1 and 2": names[experiment.name],
+            "labelled": " and ".join(cohorts[name] for name in experiment.source)
+            + (" (reduced)" if experiment.reduced else ""),
+            "unlabelled": cohorts.get(experiment.target, NO_VALUE),
+            "starts from": experiment.parent or NO_VALUE,
+        }
+        for experiment in EXPERIMENTS.values()
+    ]
+    return pd.DataFrame(rows).set_index("experiment")

@@ -111,7 +111,7 @@ def fit(step, batch, iterations, label="", every=5.0):
         now = time.monotonic() - start
         if now - last > every or iteration + 1 == iterations:
             last, left = now, now / (iteration + 1) * (iterations - iteration - 1)
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in list(losses.items())[:3])
             print(f"{label}  iteration {iteration + 1}/{iterations}  {shown}  left {left:.0f} s", file=sys.stderr)
     return history
 

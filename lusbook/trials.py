@@ -10,7 +10,7 @@ import pandas as pd
 
 from lusbook import backend, metrics, sifa, unet
 from lusbook.augment import random_transforms
-from lusbook.cohort import fold_indices, network_images, reduce_to
+from lusbook.cohort import fold_indices, network_images, reduce_to, shown_frame
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
 
@@ -86,16 +86,16 @@ def run_real(settings, cohort, table):
 
     clips = sources.load_clips(table, settings.image_size)
     scores = clips.table[["clip", "patient", "b_lines"]].copy()
-    scores["streaks, untrained"] = real.pool_frames(real.streak_score(clips.frames, clips.fans), clips.clip)
-    scores["brightness, untrained"] = real.pool_frames(real.mean_brightness(clips.frames, clips.fans), clips.clip)
+    scores["streaks (untrained)"] = real.pool_frames(real.streak_score(clips.frames, clips.fans), clips.clip)
+    scores["brightness (untrained)"] = real.pool_frames(real.mean_brightness(clips.frames, clips.fans), clips.clip)
     seed = (settings.seed, len(FOLDS), zlib.crc32(b"real"))  # no fold is left out: the real clips are the test
     network, history = train_unet(EXPERIMENTS["unet-covid"], {"covid": cohort}, settings, seed, None, "real  U-Net")
     found = probabilities(network.routes["direct"], clips.frames)
-    scores["U-Net, phantom only"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
+    scores["U-Net (phantom only)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
     histories = [pd.DataFrame(history).assign(arm="U-Net")]
     network, history = adapt(cohort, network_images(clips.frames), settings, seed, "real  SIFA")
     found = probabilities(network.routes["direct"], clips.frames)
-    scores["SIFA, phantom to real"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
+    scores["SIFA (phantom to real)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
     histories.append(pd.DataFrame(history).assign(arm="SIFA"))
     tables = {"history": pd.concat(histories), "clips": scores}
     return {"tables": tables, "overlays": {}, "weights": [], "machine": machine()}
@@ -109,7 +109,12 @@ def unet_network(width, dropout, seed):
     predict = unet.make_predict(model)
     initial = [np.asarray(variable.value) for variable in state]
     return SimpleNamespace(
-        step=step, optimizer=optimizer, state=state, initial=initial, weights=model.variables, routes={"direct": predict}
+        step=step,
+        optimizer=optimizer,
+        state=state,
+        initial=initial,
+        weights=model.variables,
+        routes={"direct": predict},
     )
 
 
@@ -235,13 +240,13 @@ def test(experiment, fold, settings, cohorts, network):
     -------
     per_image : pandas.DataFrame
     overlays : dict of ndarray
-        For the frame that :func:`shown_frame` picks: image, mask, and prediction by route.
+        For the frame that :func:`lusbook.cohort.shown_frame` picks: image, mask, and prediction by route.
     """
     tables, overlays = [], {}
     for name, cohort in cohorts.items():
         index = fold_indices(cohort, fold)[1]
         subset = cohort.subset(index)
-        shown = shown_frame(subset)
+        shown = int(np.flatnonzero(index == shown_frame(cohort, fold))[0])
         overlays |= {f"{name}_image": subset.images[shown], f"{name}_mask": subset.masks[shown]}
         overlays[f"{name}_index"] = index[shown]
         for route in network.routes if name in experiment.source else ["direct"]:
@@ -254,12 +259,3 @@ def test(experiment, fold, settings, cohorts, network):
             for key, image in network.translate(network_images(subset.images[[shown]]))[step].items():
                 overlays[f"{name}_{key}"] = np.asarray(image)[0, ..., 0]
     return pd.concat(tables, ignore_index=True), overlays
-
-
-def shown_frame(cohort):
-    """The frame that figures show: the one whose labelled B-line area is the median of the test fold.
-
-    The rule looks at labels alone, never at a result; of equals it takes the first.
-    """
-    areas = cohort.masks.reshape(len(cohort), -1).sum(axis=1)
-    return int(np.argsort(areas, kind="stable")[(len(areas) - 1) // 2])

@@ -19,6 +19,7 @@ from lusbook.cohort import (
     network_images,
     read_manifest,
     reduce_to,
+    shown_frame,
 )
 from lusbook.errors import LusbookError
 from lusbook.settings import Settings
@@ -508,3 +509,14 @@ def test_workers_simulate_only_where_they_are_asked_for(small_phantom, monkeypat
     monkeypatch.setattr(phantom, "simulate", simulate)
     load_cohorts(small_phantom, *given)
     assert seen == [*(given or (None,))] * 2
+
+
+def test_the_shown_frame_has_the_median_labelled_area():
+    masks = np.zeros((10, 8, 8), bool)
+    for index, area in enumerate([5, 1, 3, 9, 7, 2, 2, 2, 2, 2]):
+        masks[index].ravel()[:area] = True
+    folds = np.array([0] * 5 + [1] * 5)
+    patients = np.array(["a"] * 5 + ["b"] * 5)
+    cohort = Cohort("covid", np.zeros((10, 8, 8), np.uint8), masks, patients, folds)
+    assert shown_frame(cohort, 0) == 0  # areas 5 1 3 9 7: the median is 5
+    assert shown_frame(cohort, 1) == 7  # all equal: their order in the cohort decides

@@ -7,6 +7,7 @@ import pytest
 
 from lusbook import phantom
 from lusbook.errors import LusbookError
+from lusbook.tables import load_published
 
 TINY = ((3, 2), (4,))
 
@@ -202,3 +203,11 @@ def test_bad_input(change, message):
 def test_bad_frame():
     with pytest.raises(LusbookError, match="patient"):
         phantom.frame("covid", 0, 0, diversity=0.3, consistency=0.9)
+
+
+def test_the_plan_is_the_papers_folds():
+    published = load_published("folds")
+    for name, folds in phantom.PLAN.items():
+        rows = published[published["cohort"] == name]
+        assert [len(patients) for patients in folds] == rows["patients"].tolist()
+        assert [sum(patients) for patients in folds] == rows["images"].tolist()

@@ -44,9 +44,16 @@ def folder_of(name, settings, results):
 
 def test_a_run_holds_what_it_should(settings, finished):
     folder = folder_of("sifa-covid-to-cap", settings, finished)
-    assert {path.name for path in folder.iterdir()} == {*runs.FILES, "manifest.json", "weights.npz"}
+    assert {path.name for path in folder.iterdir()} == {
+        "params.json",
+        "history.csv",
+        "per_image.csv",
+        "overlays.npz",
+        "weights.npz",
+        "manifest.json",
+    }
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert {"code", "settings", "data", "files", "seed", "seconds", "backend", "device", "versions"} <= set(manifest)
+    assert {"code", "params", "data", "files", "seed", "seconds", "backend", "device", "versions"} <= set(manifest)
     history = runs.read_run("sifa-covid-to-cap", 0, settings, finished, "history.csv")
     assert history["iteration"].tolist() == list(range(1, settings.sifa_iterations + 1))
     table = runs.read_run("sifa-covid-to-cap", 0, settings, finished)
@@ -190,7 +197,7 @@ def test_code_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
 def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):
     assert runs.stale_runs(settings, results) == []
     monkeypatch.setattr(runs, "code_digest", lambda *_: "other")
-    assert "unet-cap fold 0" in runs.stale_runs(settings, results)
+    assert "unet-cap/fold-0" in runs.stale_runs(settings, results)
 
 
 def test_a_study_of_changed_settings_has_its_own_folder():

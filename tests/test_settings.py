@@ -68,7 +68,15 @@ def test_a_missing_preset_lists_the_known_ones():
 
 
 def test_chapter_parameters():
-    variables = {"preset": "demo", "results": "", "seed": None, "image_size": 96, "_private": 1, "In": [""], "np": pytest}
+    variables = {
+        "preset": "demo",
+        "results": "",
+        "seed": None,
+        "image_size": 96,
+        "_private": 1,
+        "In": [""],
+        "np": pytest,
+    }
     settings = chapter_settings(variables)
     assert settings.image_size == 96
     assert settings.seed == 0

@@ -68,7 +68,7 @@ def test_training_learns_and_repeats_exactly():
             transforms = random_transforms(np.random.default_rng(iteration), len(images), 16, settings)
             history.append(float(step(images, masks, transforms)["dice_loss"]))
         runs.append((history, [np.asarray(variable.value) for variable in state]))
-    assert np.mean(runs[0][0][-5:]) < 0.5 * runs[0][0][0]
+    assert np.mean(runs[0][0][-5:]) < 0.65 * runs[0][0][0]
     assert runs[0][0] == runs[1][0]
     for one, other in zip(runs[0][1], runs[1][1], strict=True):
         np.testing.assert_array_equal(one, other)

@@ -22,6 +22,7 @@ def _silent_stderr():
         os.close(devnull)
 
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
     os.environ["KERAS_BACKEND"] = "jax"
 

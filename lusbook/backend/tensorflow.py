@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-
 # Grappler's rewriting of SIFA's graph takes longer than it saves in a short run.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
@@ -70,10 +69,39 @@ def batch_norm(x, scale, centre, epsilon):
 
 
 def instance_norm(x, scale, centre, epsilon):
-    """Normalise each channel of each image: batch normalisation in which every image has channels of its own."""
+    """Normalise each channel of each image: batch normalisation in which every image has channels of its own.
+
+    The gradient is written out: TensorFlow's would take three times as many operations.
+    """
     n, height, width, channels = x.shape
     if n is None:  # the symbolic call that builds a model
         return x
-    lined = tf.reshape(tf.transpose(x, [1, 2, 0, 3]), [1, height, width, n * channels])
-    y, *_ = batch_norm(lined, tf.tile(scale, [n]), tf.tile(centre, [n]), epsilon)
-    return tf.transpose(tf.reshape(y, [height, width, n, channels]), [2, 0, 1, 3])
+
+    def lined(x):
+        return tf.reshape(tf.transpose(x, [1, 2, 0, 3]), [1, height, width, n * channels])
+
+    def back(y):
+        return tf.transpose(tf.reshape(y, [height, width, n, channels]), [2, 0, 1, 3])
+
+    @tf.custom_gradient
+    def normalise(x, scale, centre):
+        columns, scales = lined(x), tf.tile(scale, [n])
+        y, _, _, *reserved = tf.raw_ops.FusedBatchNormV3(
+            x=columns, scale=scales, offset=tf.tile(centre, [n]), mean=[], variance=[], epsilon=epsilon
+        )
+
+        def gradient(dy):
+            dx, dscale, dcentre, *_ = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=lined(dy),
+                x=columns,
+                scale=scales,
+                reserve_space_1=reserved[0],
+                reserve_space_2=reserved[1],
+                reserve_space_3=reserved[2],
+                epsilon=epsilon,
+            )
+            return back(dx), *(tf.reduce_sum(tf.reshape(d, [n, channels]), 0) for d in (dscale, dcentre))
+
+        return back(y), gradient
+
+    return normalise(x, scale, centre)

@@ -1,0 +1,133 @@
+"""Chapters rerun with other parameters, from any folder, and refused with impossible ones."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import papermill
+import pytest
+
+from lusbook import chapters, runs
+from lusbook.errors import LusbookError
+from lusbook.settings import PROJECT, Settings, make_settings
+from tests.helpers import write_manifest
+
+NAMES = chapters.chapter_names()
+TRAINING = ["unet", "sifa", "results", "overlays", "diversity", "index"]  # what a study of one's own images can fill
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+def execute(name, place, **parameters):
+    out = place / f"{name}.ipynb"
+    papermill.execute_notebook(
+        PROJECT / "book" / f"{name}.ipynb", out, parameters, cwd=str(place), kernel_name="python3", progress_bar=False
+    )
+    return nbformat.read(out, as_version=4)
+
+
+def shown(notebook):
+    """Everything that the cells of a notebook printed or returned."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return json.dumps([output.get("data", output.get("text")) for output in outputs])
+
+
+def test_all_chapters_of_the_contents_are_here():
+    assert {"index", "data", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"} == set(NAMES)
+
+
+def test_chapters_run_with_other_parameters_and_own_images(place):
+    """The whole book on a user's own images, from a folder that is not the project's."""
+    parameters = {"preset": "smoke", "cohorts": str(write_manifest(place)), "results": str(place / "results")}
+    for name in ["data", *TRAINING, "experiments"]:
+        given = {key: value for key, value in parameters.items() if name != "experiments" or key != "cohorts"}
+        text = shown(execute(name, place, **given))
+        assert "image/png" in text or name == "experiments"
+        assert "reduced setting" in text
+    settings = make_settings("smoke", cohorts=parameters["cohorts"])
+    assert len(runs.read_manifests(settings, place / "results")) == 24
+    assert not list((PROJECT / "data" / "results").glob("smoke*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("unet", {"image_size": 100}, "setting 'image_size': input should be a multiple of 8, received 100"),
+        ("sifa", {"sifa_iteration": 5}, "unknown setting 'sifa_iteration'; did you mean 'sifa_iterations'"),
+    ],
+)
+def test_an_impossible_parameter_is_refused_before_training(tmp_path, name, parameters, message):
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        execute(name, tmp_path, results=str(tmp_path / "results"), **parameters)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_typed_explained_and_known(name):
+    found = papermill.inspect_notebook(PROJECT / "book" / f"{name}.ipynb")
+    assert {"preset", "results"} <= set(found)
+    for parameter in found.values():
+        assert parameter["inferred_type_name"] in ("str", "int", "float")
+        assert len(parameter["help"]) > 10
+        known = {*Settings.model_fields, "results", *(["covid_blues"] if name == "real" else [])}
+        assert parameter["name"] in known
+
+
+def test_real_chapter_says_how_to_get_the_clips(tmp_path, monkeypatch):
+    monkeypatch.delenv("LUSBOOK_COVID_BLUES", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    text = shown(execute("real", tmp_path, results=str(tmp_path / "results")))
+    assert "lusbook download covid-blues" in text
+
+
+def test_committed_chapters_have_outputs_and_no_traces():
+    for name in NAMES:
+        notebook = nbformat.read(PROJECT / "book" / f"{name}.ipynb", as_version=4)
+        assert set(notebook.metadata) == {"kernelspec", "language_info"}
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert any(cell.outputs for cell in code), name
+        assert not any(output.get("name") == "stderr" for cell in code for output in cell.outputs)
+        assert not any("papermill" in cell.metadata for cell in code)
+
+
+def test_figures_have_alt_text_and_captions():
+    for name in NAMES:
+        for cell in nbformat.read(PROJECT / "book" / f"{name}.ipynb", as_version=4).cells:
+            if cell.cell_type == "code" and "figures." in cell.source and "use_style" not in cell.source:
+                rendered = cell.metadata["mystnb"]
+                assert rendered["image"]["alt"] and rendered["figure"]["caption"], name
+
+
+def test_committed_study_is_what_this_code_gives():
+    assert runs.stale_runs(make_settings("demo")) == []
+
+
+def test_an_unknown_chapter_is_named(tmp_path):
+    with pytest.raises(LusbookError, match="chapter 'sifo' is not known; expected one of index"):
+        chapters.execute_book(["sifo"], tmp_path)
+
+
+def test_a_failing_chapter_leaves_the_old_one(tmp_path):
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("1 / 0")],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    path = tmp_path / "broken.ipynb"
+    nbformat.write(notebook, path)
+    before = path.read_bytes()
+    with pytest.raises(LusbookError, match="chapter broken: ZeroDivisionError"):
+        chapters.execute_chapter((path, {}))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_package_imports_without_a_backend():
+    """Reading results must not cost a deep-learning backend's start."""
+    code = "import sys, lusbook.runs, lusbook.figures; print(bool({'tensorflow', 'jax'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ})
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,81 @@
+"""The command line, and the run graph behind it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lusbook.cli import parse_settings
+from lusbook.errors import LusbookError
+from lusbook.settings import PROJECT
+from tests.helpers import write_manifest
+
+
+def lusbook(*arguments, **environment):
+    command = [str(Path(sys.executable).with_name("lusbook")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_settings_from_assignments():
+    settings = parse_settings("demo", ["image_size=96", "unet_dropout=0.2", "unet_iterations=null"])
+    assert (settings.image_size, settings.unet_dropout, settings.unet_iterations) == (96, 0.2, 120)
+    with pytest.raises(LusbookError, match="'image_size': expected name=value"):
+        parse_settings("demo", ["image_size"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "unet-flu", "--preset", "smoke"], "experiment 'unet-flu' is not known"),
+        (["run", "unet-cap", "--set", "image_size=100"], "setting 'image_size': input should be a multiple of 8"),
+        (["study", "--preset", "huge"], "preset 'huge': no file"),
+        (["study", "--set", "cohorts=/nowhere/manifest.csv"], "/nowhere/manifest.csv"),
+        (["download", "covid-blues"], "CC BY-NC-ND"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_a_failure(arguments, message, tmp_path):
+    options = ["--results", tmp_path] if arguments[0] != "download" else ["--folder", tmp_path]
+    done = lusbook(*arguments, *options)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_study_runs_its_graph_and_a_failure_stops_no_other(tmp_path):
+    """One fold cannot write its results; everything else completes, and the same command then completes the study."""
+    manifest = write_manifest(tmp_path)
+    arguments = ["study", "--preset", "smoke", "--set", f"cohorts={manifest}", "--results", tmp_path / "results"]
+    environment = {"LUSBOOK_COVID_BLUES": ""}
+    settings = parse_settings("smoke", [f"cohorts={manifest}"])
+    from lusbook.runs import run_folder
+
+    broken = run_folder("sifa-cap-to-covid", 1, settings, tmp_path / "results")
+    (broken / "params.json").mkdir(parents=True)  # in the way
+    done = lusbook(*arguments, "--cores", 2, **environment)
+    assert done.returncode != 0
+    assert "sifa-cap-to-covid fold 1" in done.stderr
+    assert len(list((tmp_path / "results").glob("*/*/fold-*/manifest.json"))) == 23
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").glob("*/*/fold-*/manifest.json")}
+    (broken / "params.json").rmdir()
+    done = lusbook(*arguments, "--cores", 2, **environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list((tmp_path / "results").glob("*/*/fold-*/manifest.json"))) == 24
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+
+
+def test_help_names_every_command():
+    done = lusbook("--help")
+    assert done.returncode == 0
+    for command in ("run", "describe", "study", "chapters", "real", "download"):
+        assert f" {command} " in done.stdout
+
+
+def test_no_paths_of_one_machine_in_the_project():
+    listed = subprocess.run(["git", "ls-files", "*.py", "*.yml", "*.yaml", "*.toml", "*.md", "*.ipynb", "Snakefile"],
+                            cwd=PROJECT, capture_output=True, text=True)  # fmt: skip
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for file in listed.stdout.split():
+        assert str(PROJECT) not in (PROJECT / file).read_text("utf-8"), file

@@ -1,0 +1,88 @@
+"""Figures show what their tables hold."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lusbook import figures
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def per_image():
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "experiment": name,
+            "cohort": cohort,
+            "patient": f"{cohort}-{i % 3}",
+            "fold": 0,
+            "image": i,
+            "dice": rng.random(),
+        }
+        for name in ("unet-covid", "sifa-covid-to-cap")
+        for cohort in ("covid", "cap")
+        for i in range(9)
+    ]
+    return pd.DataFrame(rows)
+
+
+def overlay(size=16):
+    rng = np.random.default_rng(1)
+    arrays = {}
+    for cohort in ("covid", "cap"):
+        mask = np.zeros((size, size), bool)
+        mask[4:, 5:9] = True
+        arrays |= {f"{cohort}_image": rng.integers(0, 255, (size, size)).astype(np.uint8), f"{cohort}_mask": mask}
+        arrays |= {f"{cohort}_direct": mask, f"{cohort}_index": np.array(7)}
+        arrays |= {f"{cohort}_fake": rng.uniform(-0.9, 0.9, (size, size)), f"{cohort}_cycle": np.zeros((size, size))}
+    return arrays
+
+
+def test_method_grid_has_a_row_for_each_method():
+    overlays = {"unet-covid": {k: overlay() for k in range(3)}, "sifa-covid-to-cap": {k: overlay() for k in range(3)}}
+    figure = figures.method_grid(overlays, "cap")
+    assert len(figure.axes) == (2 + 2) * 3
+    labels = [ax.get_ylabel().replace("\n", " ") for ax in figure.axes[::3]]
+    assert labels == ["Image", "Label", "U-Net (COVID-19)", "SIFA (COVID-19 Source / CAP Target)"]
+
+
+def test_translations_have_six_columns():
+    assert len(figures.translations({k: overlay() for k in range(3)}, "covid", "cap").axes) == 18
+
+
+def test_dice_distribution_names_methods_in_order(per_image):
+    figure = figures.dice_distribution(per_image)
+    names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert names == ["U-Net (COVID-19)", "SIFA (COVID-19 Source / CAP Target)"]
+
+
+def test_learning_curves_draw_one_line_a_run():
+    history = pd.DataFrame(
+        [{"experiment": "a", "fold": k, "iteration": i, "loss": 1 / i} for k in range(3) for i in range(1, 20)]
+    )
+    figure = figures.learning_curves(history, ["loss"], window=1)
+    assert len(figure.axes[0].lines) == 3
+    np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), 1 / np.arange(1, 20))
+
+
+def test_auroc_figure_orders_arms_from_the_top():
+    table = pd.DataFrame({"arm": ["x", "y"], "auroc": [0.6, 0.7], "low": [0.5, 0.6], "high": [0.7, 0.8]})
+    ax = figures.auroc_intervals(table).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["x", "y"]
+    assert ax.yaxis_inverted()
+
+
+def test_an_empty_mask_draws_no_outline():
+    _, ax = plt.subplots()
+    figures.show_frame(ax, np.zeros((8, 8), np.uint8), np.zeros((8, 8), bool))
+    assert not ax.collections
