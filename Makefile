@@ -51,9 +51,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 book: $(STAMP) ## run the whole study on the simulated cohorts and render it (PRESET=demo, CORES=all)
 	$(step) 'study: $(PRESET), $(CORES) cores'
-	$(BIN)/lusbook study --preset $(PRESET) --results _build/results --cores $(CORES)
+	$(BIN)/lusbook study --preset $(PRESET) --results _build/results --cores $(CORES) --recompute
 	$(step) 'chapters'
-	$(BIN)/lusbook chapters --results _build/results --out _build/staging
+	$(BIN)/lusbook chapters --results _build/results --out _build/staging --preset $(PRESET)
 	$(step) 'book'
 	$(BUILD) _build/staging
 	@printf '\nThe book: file://%s\n' '$(CURDIR)/_build/staging/_build/html/index.html'
@@ -86,7 +86,7 @@ name-of-chapter:
 	@test -n '$(filter $(CHAPTERS),$(NAME))' || { echo "make chapter: NAME must be one of $(CHAPTERS); received '$(NAME)'" >&2; exit 1; }
 
 results: $(STAMP) ## compute the committed study anew, and the committed chapters from it
-	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES)
+	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES) --recompute
 	$(BIN)/lusbook chapters --results data/results --in-place
 	$(MAKE) format
 

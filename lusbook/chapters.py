@@ -9,13 +9,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import yaml
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 
 from lusbook.errors import LusbookError
 from lusbook.runs import stale_runs, study_folder
-from lusbook.settings import PROJECT
+from lusbook.settings import PROJECT, chapter_settings
 
 SHELL = ("_config.yml", "_toc.yml")
 
@@ -54,9 +55,14 @@ def execute_book(names=None, out=PROJECT, results=None, preset="demo"):
         os.environ["LUSBOOK_RESULTS"] = str(Path(results).resolve())
     parameters = {} if preset == "demo" else {"preset": preset}
     jobs = [(out / "book" / f"{name}.ipynb", parameters) for name in names or known]
-    with ProcessPoolExecutor(min(2, os.cpu_count()), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(min(2, os.cpu_count()), get_context("spawn"), quiet_kernels) as pool:
         for count, (path, seconds) in enumerate(pool.map(execute_chapter, jobs), start=1):
             print(f"chapter {count} of {len(jobs)}  {path.stem}  {seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+def quiet_kernels():
+    """Hide what kernels print beside their notebooks: warnings of Jupyter and TensorFlow that no setting silences."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def execute_chapter(job):
@@ -101,13 +107,36 @@ def clean(notebook):
     return notebook
 
 
-def notice(settings, results=None):
-    """What a reader must know of the numbers on a page: their setting, and whether they are stale.
+def begin(variables, *own):
+    """Begin a chapter: check its parameters, set the style, and say what a reader must know of its numbers.
+
+    Parameters
+    ----------
+    variables : dict
+        The chapter's ``globals()``, directly after its parameters cell.
+    *own : str
+        Names of parameters that are the chapter's own.
 
     Returns
     -------
-    notice : IPython.display.Markdown
+    settings : Settings
+
+    Raises
+    ------
+    LusbookError
+        On an unknown or impossible parameter.
     """
+    from lusbook.figures import use_style  # here: the command line has no use for matplotlib
+
+    settings = chapter_settings(variables, *own)
+    use_style()
+    pd.set_option("display.max_colwidth", None)
+    display(Markdown(notice(settings, variables.get("results"))))
+    return settings
+
+
+def notice(settings, results=None):
+    """What a reader must know of the numbers on a page, in Markdown: their setting, and whether they are stale."""
     folder = study_folder(settings, results)
     text = f"Study `{folder.name}`: {settings.image_size} px images, seed {settings.seed}."
     if settings.cohorts == "phantom":
@@ -119,4 +148,4 @@ def notice(settings, results=None):
     if stale:
         listed = ", ".join(stale[:3]) + (" and more" if len(stale) > 3 else "")
         box += f":::{{warning}}\nStale: {len(stale)} runs were computed by other code than this ({listed}).\n:::\n"
-    return Markdown(box)
+    return box

@@ -76,13 +76,18 @@ def study(
     results: Results = None,
     cores: Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")] = 0,
     together: Annotated[bool, typer.Option(help="Let runs that share a compiled step share a process.")] = True,
+    recompute: Annotated[bool, typer.Option(help="Compute again what other code than this computed.")] = False,
 ):
     """Compute all runs of a study side by side (Snakemake)."""
-    from lusbook.runs import check_writable, study_folder
+    from lusbook.runs import check_writable, remove_stale_runs, stale_runs, study_folder
 
     set_ = absolute(set_)
     folder = study_folder(parse_settings(preset, set_), results)  # a mistake is found before anything starts
     check_writable(folder)
+    if recompute:
+        remove_stale_runs(parse_settings(preset, set_), results)
+    elif stale := stale_runs(parse_settings(preset, set_), results):
+        typer.echo(f"{len(stale)} runs of other code are kept; --recompute computes them again", err=True)
     config = [f"preset={preset}", f"results={folder.parent}", f"together={together}"]
     config += [f"set={shlex.join(set_)}"] if set_ else []
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--cores"]

@@ -1,5 +1,7 @@
 """Figures of the book, each from a tidy table or the arrays of a run."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -59,7 +61,7 @@ def method_grid(overlays, cohort):
     """
     names = load_published("names").set_index("experiment")["name"]
     titles = ["Image", "Label", *(names.get(experiment, experiment) for experiment in overlays)]
-    figure, axes = plt.subplots(len(titles), len(FOLDS), figsize=(7.2, 2.0 * len(titles)), layout="constrained")
+    figure, axes = plt.subplots(len(titles), len(FOLDS), figsize=(7.2, 1.68 * len(titles)), layout="constrained")
     for column, fold in zip(axes.T, FOLDS, strict=True):
         first = next(iter(overlays.values()))[fold]
         image = first[f"{cohort}_image"]
@@ -165,17 +167,17 @@ def measures_by_patient(variability, measures):
     measures : dict of str to str
         Column to axis title.
     """
-    wide = min(4, len(measures))
+    wide = min(5, len(measures))
     high = -(-len(measures) // wide)
-    figure, axes = plt.subplots(high, wide, figsize=(2.6 * wide, 2.6 * high), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(high, wide, figsize=(2.3 * wide, 2.7 * high), layout="constrained", squeeze=False)
     for ax, (column, title) in zip(axes.flat, measures.items(), strict=False):
         options = {"x": "cohort", "y": column, "hue": "cohort", "order": list(COHORT_NAMES), "legend": False}
         sns.stripplot(variability, palette=PALETTE, size=7, jitter=0.12, ax=ax, **options)
         means = variability.groupby("cohort")[column].mean()
         ax.scatter(range(2), [means.get(name, np.nan) for name in COHORT_NAMES], marker="_", s=500, color="black")
         ax.set_xticks(range(2), COHORT_NAMES.values())
-        ax.set(xlabel="", ylabel=title)
-        ax.yaxis.label.set_size(9)
+        ax.set(xlabel="", ylabel="")
+        ax.set_title(textwrap.fill(title, 24), fontsize=9)
     for ax in axes.flat[len(measures) :]:
         ax.set_visible(False)
     return figure

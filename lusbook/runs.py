@@ -117,6 +117,8 @@ def study_folder(settings, results=None):
 
 def run_folder(name, fold, settings, results=None):
     """Folder of a run."""
+    if fold not in FOLDS:
+        raise LusbookError(f"fold {fold!r}: expected one of {', '.join(map(str, FOLDS))}")
     return study_folder(settings, results) / get_experiment(name).name / f"fold-{fold}"
 
 
@@ -282,7 +284,9 @@ def run_all(names, folds, settings, results=None):
     LusbookError
         At the end, naming every run that failed and why.
     """
-    check_writable(study_folder(settings, results))
+    folders = [run_folder(name, fold, settings, results) for name in names for fold in folds]
+    if not all((folder / "manifest.json").exists() for folder in folders):
+        check_writable(study_folder(settings, results))
     failed = []
     order = {pair: i for i, pair in enumerate(((n, k) for n in in_order() for k in FOLDS), start=1)}
     for name in in_order(names):
@@ -423,3 +427,9 @@ def stale_runs(settings, results=None):
         if read_json(path)["code"] != code_digest(CODE.get(folder.name, RUN_CODE)):
             stale.append(str(folder.relative_to(root)))
     return stale
+
+
+def remove_stale_runs(settings, results=None):
+    """Remove what other code than the checkout's computed, so that it is computed again."""
+    for name in stale_runs(settings, results):
+        shutil.rmtree(study_folder(settings, results) / name)

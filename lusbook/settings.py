@@ -197,10 +197,15 @@ def is_preset(settings):
 
 
 def settings_table(settings, prefixes=()):
-    """Settings as a table: name, value, meaning; those that start with one of ``prefixes``, or all."""
+    """Settings as a table: name, value, the paper's value, meaning; those that start with ``prefixes``, or all."""
+
+    def text(value):
+        return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
     rows = [
-        {"setting": name, "value": getattr(settings, name), "the paper's": field.default, "meaning": field.description}
+        {"value": text(getattr(settings, name)), "the paper's": text(field.default), "meaning": field.description}
         for name, field in Settings.model_fields.items()
         if not prefixes or name.startswith(tuple(prefixes))
     ]
-    return pd.DataFrame(rows).set_index("setting")
+    names = [name for name in Settings.model_fields if not prefixes or name.startswith(tuple(prefixes))]
+    return pd.DataFrame(rows, index=names)

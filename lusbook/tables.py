@@ -162,7 +162,7 @@ def _layout(rows, title, ours, published):
         head = f"{label} {title}".strip()
         for side, cells, absent in (("ours", ours, NOT_RUN), ("published", published, NO_VALUE)):
             table[f"{head} {side}"] = [cells.get((name, cohort), absent) for name in [*names, *extra]]
-    return pd.DataFrame(table, index=pd.Index([*names.values(), *extra], name="experiment"))
+    return pd.DataFrame(table, index=[*names.values(), *extra])
 
 
 def _folds_note(per_image):
@@ -275,7 +275,7 @@ def fold_table(per_image):
     Returns
     -------
     table : pandas.DataFrame of float
-        Rows by the experiment's title; columns such as ``"COVID-19 fold 0"``; NaN where a fold was not run.
+        Rows by the experiment's title, those that were run; columns such as ``"COVID-19 fold 0"``; NaN where a fold was not run.
     """
     rows = default_route(per_image)
     names = dict(load_published("names").itertuples(index=False))
@@ -283,15 +283,16 @@ def fold_table(per_image):
     table = metric_table(rows, "dice", by=("cohort", "fold", "experiment"))
     heads = [f"{cohorts[cohort]} fold {fold}" for cohort, fold in zip(table["cohort"], table["fold"], strict=True)]
     wide = table.assign(column=heads).pivot(index="experiment", columns="column", values="mean")
-    wide = wide.reindex(index=[*names, *wide.index.difference(list(names))], columns=list(dict.fromkeys(heads)))
-    return wide.rename(index=names).rename_axis(columns=None)
+    order = [name for name in dict.fromkeys([*names, *wide.index]) if name in wide.index]
+    wide = wide.reindex(index=order, columns=list(dict.fromkeys(heads)))
+    return wide.rename(index=names).rename_axis(index=None, columns=None)
 
 
 def claims_table(tests):
     """The paper's claims, each over its comparisons, with a verdict by a stated rule.
 
     A claim is one adapted experiment against all others that the paper compares it with on one test cohort. It is
-    "reproduced" when every comparison is, "partly" when some are, "not" when none is, and "not run" when a
+    "reproduced" when every comparison is, "partly" when some are, "not reproduced" when none is, and "not run" when a
     comparison could not be made.
 
     Parameters
@@ -317,12 +318,12 @@ def claims_table(tests):
             if side == "worse":  # its comparison with the other adapted network belongs to the first claim
                 chosen = chosen[chosen["better"] != "sifa-covid-to-cap"]
             held = int((chosen["verdict"] == "reproduced").sum())
-            verdict = "reproduced" if held == len(chosen) else "partly" if held else "not"
+            verdict = "reproduced" if held == len(chosen) else "partly" if held else "not reproduced"
             if (chosen["verdict"] == NOT_RUN).any():
                 verdict = NOT_RUN
             row = {"claim": f"{names[experiment]} {claim}", "tested on": label}
             rows.append(row | {"comparisons reproduced": f"{held} of {len(chosen)}", "verdict": verdict})
-    return pd.DataFrame(rows).set_index("claim")
+    return pd.DataFrame(rows).set_index("claim").rename_axis(None)
 
 
 def tests_table(tests):
@@ -385,4 +386,4 @@ def experiments_table():
         }
         for experiment in EXPERIMENTS.values()
     ]
-    return pd.DataFrame(rows).set_index("experiment")
+    return pd.DataFrame(rows).set_index("experiment").rename_axis(None)

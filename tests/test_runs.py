@@ -198,6 +198,8 @@ def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):
     assert runs.stale_runs(settings, results) == []
     monkeypatch.setattr(runs, "code_digest", lambda *_: "other")
     assert "unet-cap/fold-0" in runs.stale_runs(settings, results)
+    runs.remove_stale_runs(settings, results)
+    assert not list(results.rglob("manifest.json"))
 
 
 def test_a_study_of_changed_settings_has_its_own_folder():
