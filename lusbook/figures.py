@@ -192,9 +192,11 @@ def measure_against_dice(table, measure, title):
         rows = table[table["experiment"] == experiment]
         sns.scatterplot(rows, x=measure, y="dice", hue="cohort", palette=PALETTE, ax=ax, legend=False, s=45)
         ax.set_title(names.get(experiment, experiment).replace(" (", "\n("), fontsize=9)
-        ax.set(xlabel=title, ylabel="Dice of a patient", ylim=(0, 1))
+        ax.set(xlabel="", ylabel="", ylim=(0, 1))
     for ax in axes.flat[len(order) :]:
         ax.set_visible(False)
+    figure.supxlabel(title, fontsize=10)
+    figure.supylabel("Dice of a patient", fontsize=10)
     return figure
 
 
