@@ -275,7 +275,8 @@ def fold_table(per_image):
     Returns
     -------
     table : pandas.DataFrame of float
-        Rows by the experiment's title, those that were run; columns such as ``"COVID-19 fold 0"``; NaN where a fold was not run.
+        Rows by the experiment's title, those that were run; columns such as ``"COVID-19 fold 0"``; NaN where a
+        fold was not run.
     """
     rows = default_route(per_image)
     names = dict(load_published("names").itertuples(index=False))
