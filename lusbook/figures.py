@@ -167,6 +167,8 @@ def measures_by_patient(variability, measures):
     measures : dict of str to str
         Column to axis title.
     """
+    known = variability.columns[variability.notna().any()]  # own images have no exact mask to agree with
+    measures = {column: title for column, title in measures.items() if column in known}
     wide = min(5, len(measures))
     high = -(-len(measures) // wide)
     figure, axes = plt.subplots(high, wide, figsize=(2.3 * wide, 2.7 * high), layout="constrained", squeeze=False)

@@ -407,11 +407,18 @@ def read_overlays(name, fold, settings, results=None):
 
 
 def read_manifests(settings, results=None):
-    """Manifests of a study's complete runs, one row each."""
+    """What a study's complete runs cost and where they ran, one row each.
+
+    Returns
+    -------
+    manifests : pandas.DataFrame
+        Columns experiment, fold, seconds, backend, device, cores, threads, seed.
+    """
     root, rows = study_folder(settings, results), []
+    columns = ["experiment", "fold", "seconds", "backend", "device", "cores", "threads", "seed"]
     for path in sorted(root.glob("*/fold-*/manifest.json")):
         rows.append({"experiment": path.parts[-3], "fold": int(path.parts[-2][5:]), **read_json(path)})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def stale_runs(settings, results=None):
@@ -421,11 +428,12 @@ def stale_runs(settings, results=None):
     -------
     stale : list of str
     """
-    root, stale = study_folder(settings, results), []
+    root, stale, digests = study_folder(settings, results), [], {}
     for path in sorted(root.rglob("manifest.json")):
-        folder = path.parent
-        if read_json(path)["code"] != code_digest(CODE.get(folder.name, RUN_CODE)):
-            stale.append(str(folder.relative_to(root)))
+        modules = CODE.get(path.parent.name, RUN_CODE)
+        digests[modules] = digests.get(modules) or code_digest(modules)
+        if read_json(path)["code"] != digests[modules]:
+            stale.append(str(path.parent.relative_to(root)))
     return stale
 
 

@@ -46,8 +46,7 @@ def test_chapters_run_with_other_parameters_and_own_images(place):
     """The whole book on a user's own images, from a folder that is not the project's."""
     parameters = {"preset": "smoke", "cohorts": str(write_manifest(place)), "results": str(place / "results")}
     for name in ["data", *TRAINING, "experiments"]:
-        given = {key: value for key, value in parameters.items() if name != "experiments" or key != "cohorts"}
-        text = shown(execute(name, place, **given))
+        text = shown(execute(name, place, **parameters))
         assert "image/png" in text or name == "experiments"
         assert "reduced setting" in text
     settings = make_settings("smoke", cohorts=parameters["cohorts"])

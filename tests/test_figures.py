@@ -86,3 +86,9 @@ def test_an_empty_mask_draws_no_outline():
     _, ax = plt.subplots()
     figures.show_frame(ax, np.zeros((8, 8), np.uint8), np.zeros((8, 8), bool))
     assert not ax.collections
+
+
+def test_a_measure_that_nobody_knows_has_no_panel():
+    table = pd.DataFrame({"cohort": ["covid", "cap"] * 3, "place": np.arange(6.0), "label_truth_dice": np.nan})
+    figure = figures.measures_by_patient(table, {"place": "place", "label_truth_dice": "agreement"})
+    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["place"]
