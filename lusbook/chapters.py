@@ -91,16 +91,15 @@ def execute_chapter(job):
 
 
 def clean(notebook):
-    """Strip what differs between two equal executions: counts, times, progress lines, papermill's notes."""
+    """Strip what differs between two equal executions: times, progress lines, papermill's notes.
+
+    Counts of execution stay, 1, 2, 3, ...: nbval takes a cell without one for a cell that never ran.
+    """
     for cell in notebook.cells:
         for key in ("papermill", "execution"):
             cell.metadata.pop(key, None)
         if cell.cell_type == "code":
-            cell.execution_count = None
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output["execution_count"] = None
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
