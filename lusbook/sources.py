@@ -309,25 +309,22 @@ class Clips:
     Parameters
     ----------
     table : pandas.DataFrame
-        The clips that were read, as :func:`read_covid_blues` lists them, and their ``n_frames`` (int).
+        The clips, as :func:`read_covid_blues` lists them, and their ``n_frames`` (int).
     frames : ndarray, shape (n, size, size), uint8
     fans : ndarray, shape (n, size, size), bool
         The fan of each frame; one per clip.
     clip : ndarray, shape (n,), int
         Row of ``table`` that each frame belongs to.
-    left_out : dict of str
-        Why a clip was left out, by name.
     """
 
     table: pd.DataFrame
     frames: np.ndarray
     fans: np.ndarray
     clip: np.ndarray
-    left_out: dict
 
 
 def load_clips(table, size, max_frames=8):
-    """Read, crop and thin out clips; one that cannot be read is left out and named, the others are kept.
+    """Read, crop and thin out clips.
 
     Parameters
     ----------
@@ -345,30 +342,27 @@ def load_clips(table, size, max_frames=8):
     Raises
     ------
     LusbookError
-        If no clip can be read.
+        If clips cannot be read, naming all of them: an evaluation that left some out would be another one.
     """
-    frames, fans, read, left_out = [], [], [], {}
+    frames, fans, broken = [], [], []
     for row in tqdm(table.itertuples(), total=len(table), desc="clips", unit="clip", mininterval=5):
         try:
             clip = read_clip(row.path)
             fan = fan_mask(clip)
         except LusbookError as error:
-            left_out[row.clip] = str(error)
+            broken.append(str(error))
             continue
         kept = np.linspace(0, len(clip) - 1, min(max_frames, len(clip))).round().astype(int)
         cropped, cropped_fan = crop_fan(clip[kept], fan, size)
         frames.append(cropped)
         fans.append(np.broadcast_to(cropped_fan, cropped.shape))
-        read.append(row.Index)
-    if not read:
-        raise LusbookError(
-            f"none of {len(table)} clips can be read: {next(iter(left_out.values()), 'the table is empty')}"
-        )
+    if broken or not frames:
+        listed = "; ".join(broken) or "the table is empty"
+        raise LusbookError(f"{len(broken)} of {len(table)} clips cannot be read; replace or remove them: {listed}")
     counts = [len(cropped) for cropped in frames]
     return Clips(
-        table=table.loc[read].reset_index(drop=True).assign(n_frames=counts),
+        table=table.reset_index(drop=True).assign(n_frames=counts),
         frames=np.concatenate(frames),
         fans=np.concatenate(fans),
         clip=np.repeat(np.arange(len(counts)), counts),
-        left_out=left_out,
     )
