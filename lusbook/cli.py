@@ -95,7 +95,11 @@ def study(
     command += ["--directory", str(folder), "--config", *config]
     # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    raise typer.Exit(subprocess.run(command, env={**os.environ, "PATH": path}).returncode)
+    done = subprocess.run(command, env={**os.environ, "PATH": path})
+    if done.returncode:
+        runs = [f"{name} fold {fold}" for name in EXPERIMENTS for fold in FOLDS]
+        finished = [f"{file.parts[-3]} fold {file.parts[-2][5:]}" for file in folder.glob("*/fold-*/manifest.json")]
+        raise LusbookError(f"not completed: {', '.join(sorted(set(runs) - set(finished))) or 'cohorts or real clips'}")
 
 
 @app.command()

@@ -102,7 +102,7 @@ def dice_distribution(per_image):
     options = {"y": "experiment", "x": "dice", "hue": "cohort", "order": order, "hue_order": list(COHORT_NAMES)}
     sns.boxplot(per_image, palette=PALETTE, fliersize=0, linewidth=1, ax=ax, boxprops={"alpha": 0.6}, **options)
     patients = per_image.groupby(["experiment", "cohort", "patient"], as_index=False)["dice"].mean()
-    sns.stripplot(patients, palette=PALETTE, dodge=True, size=5, edgecolor="black", linewidth=0.6, ax=ax, **options)
+    sns.stripplot(patients, palette=PALETTE, dodge=True, jitter=False, size=5, linewidth=0.6, ax=ax, **options)
     ax.set(xlabel="Dice of test images (boxes) and of patients (dots)", ylabel="", xlim=(0, 1))
     ax.set_yticks(range(len(order)), [names.get(name, name) for name in order])
     handles, _ = ax.get_legend_handles_labels()
@@ -174,7 +174,7 @@ def measures_by_patient(variability, measures):
     figure, axes = plt.subplots(high, wide, figsize=(2.3 * wide, 2.7 * high), layout="constrained", squeeze=False)
     for ax, (column, title) in zip(axes.flat, measures.items(), strict=False):
         options = {"x": "cohort", "y": column, "hue": "cohort", "order": list(COHORT_NAMES), "legend": False}
-        sns.stripplot(variability, palette=PALETTE, size=7, jitter=0.12, ax=ax, **options)
+        sns.stripplot(variability, palette=PALETTE, size=7, jitter=False, alpha=0.7, ax=ax, **options)
         means = variability.groupby("cohort")[column].mean()
         ax.scatter(range(2), [means.get(name, np.nan) for name in COHORT_NAMES], marker="_", s=500, color="black")
         ax.set_xticks(range(2), COHORT_NAMES.values())

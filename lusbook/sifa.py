@@ -491,6 +491,9 @@ def sequential_gradient(name, networks, a, one_hot, b, pool_a, pool_b, images):
 def make_step(networks, settings):
     """Compile one iteration: the seven updates, sequential or simultaneous.
 
+    The encoder's moving statistics follow every forward pass in training: both domains, once an
+    iteration when updates are simultaneous, and in each update that runs the encoder when sequential.
+
     Parameters
     ----------
     networks : types.SimpleNamespace

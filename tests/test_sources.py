@@ -236,7 +236,6 @@ def test_load_names_every_clip_that_it_cannot_read(copy):
         sources.load_clips(sources.read_covid_blues(copy), size=32)
 
 
-
 def test_load_takes_first_and_last_frame(tmp_path):
     levels = np.linspace(60, 240, 7).astype(np.uint8)
     frames = np.broadcast_to(levels[:, None, None], (7, 64, 64))
