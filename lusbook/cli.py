@@ -34,8 +34,12 @@ def parse_settings(preset, assignments):
 
 def absolute(assignments):
     """Assignments with the path of a manifest made absolute: jobs run in another folder."""
-    paired = [assignment.partition("=") for assignment in assignments or ()]
-    return [f"{n}={Path(v).resolve() if n == 'cohorts' and v != 'phantom' else v}" for n, _, v in paired]
+    return [
+        f"cohorts={Path(assignment.removeprefix('cohorts=')).resolve()}"
+        if assignment.startswith("cohorts=") and assignment != "cohorts=phantom"
+        else assignment
+        for assignment in assignments or ()
+    ]
 
 
 @app.command()
@@ -79,14 +83,15 @@ def study(
     recompute: Annotated[bool, typer.Option(help="Compute again what other code than this computed.")] = False,
 ):
     """Compute all runs of a study side by side (Snakemake)."""
-    from lusbook.runs import check_writable, remove_stale_runs, stale_runs, study_folder
+    from lusbook.runs import check_writable, remove_stale_runs, run_folder, stale_runs, study_folder
 
     set_ = absolute(set_)
-    folder = study_folder(parse_settings(preset, set_), results)  # a mistake is found before anything starts
+    settings = parse_settings(preset, set_)  # a mistake is found before anything starts
+    folder = study_folder(settings, results)
     check_writable(folder)
     if recompute:
-        remove_stale_runs(parse_settings(preset, set_), results)
-    elif stale := stale_runs(parse_settings(preset, set_), results):
+        remove_stale_runs(settings, results)
+    elif stale := stale_runs(settings, results):
         typer.echo(f"{len(stale)} runs of other code are kept; --recompute computes them again", err=True)
     config = [f"preset={preset}", f"results={folder.parent}", f"together={together}"]
     config += [f"set={shlex.join(set_)}"] if set_ else []
@@ -97,9 +102,13 @@ def study(
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     done = subprocess.run(command, env={**os.environ, "PATH": path})
     if done.returncode:
-        runs = [f"{name} fold {fold}" for name in EXPERIMENTS for fold in FOLDS]
-        finished = [f"{file.parts[-3]} fold {file.parts[-2][5:]}" for file in folder.glob("*/fold-*/manifest.json")]
-        raise LusbookError(f"not completed: {', '.join(sorted(set(runs) - set(finished))) or 'cohorts or real clips'}")
+        missing = [
+            f"{name} fold {fold}"
+            for name in EXPERIMENTS
+            for fold in FOLDS
+            if not (run_folder(name, fold, settings, results) / "manifest.json").exists()
+        ]
+        raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts or real clips'}")
 
 
 @app.command()

@@ -7,9 +7,9 @@ import numpy as np
 import seaborn as sns
 
 from lusbook.experiments import EXPERIMENTS, FOLDS
-from lusbook.tables import load_published
+from lusbook.tables import titles
 
-COHORT_NAMES = {"covid": "COVID-19", "cap": "CAP"}
+COHORT_NAMES = titles("cohorts")
 PALETTE = dict(zip(COHORT_NAMES, sns.color_palette("colorblind", 2), strict=True))
 MASK_COLOUR = "#ffb000"  # amber: visible on grey for all kinds of colour vision
 
@@ -59,9 +59,9 @@ def method_grid(overlays, cohort):
         By experiment and fold.
     cohort : {"covid", "cap"}
     """
-    names = load_published("names").set_index("experiment")["name"]
-    titles = ["Image", "Label", *(names.get(experiment, experiment) for experiment in overlays)]
-    figure, axes = plt.subplots(len(titles), len(FOLDS), figsize=(7.2, 1.68 * len(titles)), layout="constrained")
+    names = titles("names")
+    heads = ["Image", "Label", *(names.get(experiment, experiment) for experiment in overlays)]
+    figure, axes = plt.subplots(len(heads), len(FOLDS), figsize=(7.2, 1.68 * len(heads)), layout="constrained")
     for column, fold in zip(axes.T, FOLDS, strict=True):
         first = next(iter(overlays.values()))[fold]
         image = first[f"{cohort}_image"]
@@ -72,7 +72,7 @@ def method_grid(overlays, cohort):
             arrays = overlays[experiment][fold]
             route = "translated" if f"{cohort}_translated" in arrays else "direct"
             show_frame(ax, image, arrays[f"{cohort}_{route}"])
-    for ax, title in zip(axes[:, 0], titles, strict=True):
+    for ax, title in zip(axes[:, 0], heads, strict=True):
         ax.set_ylabel(title.replace(" (", "\n("), rotation=0, ha="right", va="center", fontsize=9)
     return figure
 
@@ -97,7 +97,7 @@ def translations(overlays, source, target):
 def dice_distribution(per_image):
     """Dice of every test image, by method and cohort, with the mean of each patient."""
     order = [name for name in EXPERIMENTS if name in set(per_image["experiment"])]
-    names = load_published("names").set_index("experiment")["name"]
+    names = titles("names")
     figure, ax = plt.subplots(figsize=(9, 0.75 * len(order) + 1.2), layout="constrained")
     options = {"y": "experiment", "x": "dice", "hue": "cohort", "order": order, "hue_order": list(COHORT_NAMES)}
     sns.boxplot(per_image, palette=PALETTE, fliersize=0, linewidth=1, ax=ax, boxprops={"alpha": 0.6}, **options)
@@ -189,7 +189,7 @@ def measure_against_dice(table, measure, title):
     """Mean Dice of a patient against one measure of that patient, one panel an experiment."""
     order = [name for name in EXPERIMENTS if name in set(table["experiment"])]
     figure, axes = plt.subplots(2, 4, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
-    names = load_published("names").set_index("experiment")["name"]
+    names = titles("names")
     for ax, experiment in zip(axes.flat, order, strict=False):
         rows = table[table["experiment"] == experiment]
         sns.scatterplot(rows, x=measure, y="dice", hue="cohort", palette=PALETTE, ax=ax, legend=False, s=45)

@@ -308,9 +308,8 @@ def study(settings, names=tuple(EXPERIMENTS), results=None):
     per_image : pandas.DataFrame
         One row for each test image and route of each run.
     """
-    get = [get_experiment(name).name for name in names]
-    run_all(get, FOLDS, settings, results)
-    return pd.concat([read_run(name, fold, settings, results) for name in get for fold in FOLDS], ignore_index=True)
+    run_all(names, FOLDS, settings, results)
+    return pd.concat([read_run(name, fold, settings, results) for name in names for fold in FOLDS], ignore_index=True)
 
 
 def describe(settings, results=None):
@@ -346,7 +345,7 @@ def describe(settings, results=None):
         return pd.read_csv(folder / "described.csv"), dict(stored)
 
 
-def real_clips(settings, results=None, folder=None, compute=True):
+def real_clips(settings, results=None, folder=None):
     """Scores of every real clip, by every arm; computed once, then read.
 
     Parameters
@@ -355,8 +354,6 @@ def real_clips(settings, results=None, folder=None, compute=True):
     results : path, optional
     folder : path, optional
         Folder of COVID-BLUES, see :func:`lusbook.sources.find_covid_blues`.
-    compute : bool
-        Whether to train and score when the study has no scores yet.
 
     Returns
     -------
@@ -369,8 +366,6 @@ def real_clips(settings, results=None, folder=None, compute=True):
         "data": {"covid": cohort_digests(settings)["covid"]},
     }
     if not is_complete(target, params):
-        if not compute:
-            raise LusbookError(f"{target}: no scores of real clips yet; lusbook real computes them")
         from lusbook import sources, trials
 
         table = sources.read_covid_blues(folder)

@@ -176,12 +176,12 @@ def chapter_settings(variables, *own):
         On a parameter that is not a setting, or has an impossible value.
     """
     plain = (str, int, float, bool, list, dict, type(None))
+    other = {*IPYTHON, "results", *own}
     given = {
         name: value
         for name, value in variables.items()
-        if not name.startswith("_") and name not in IPYTHON and isinstance(value, plain)
+        if not name.startswith("_") and name not in other and isinstance(value, plain)
     }
-    given = {name: value for name, value in given.items() if name not in ("results", *own)}
     preset = given.pop("preset", "demo")
     return make_settings(preset, **given)
 
@@ -200,10 +200,9 @@ def settings_table(settings, prefixes=()):
     def text(value):
         return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
-    rows = [
-        {"value": text(getattr(settings, name)), "the paper's": text(field.default), "meaning": field.description}
+    rows = {
+        name: {"value": text(getattr(settings, name)), "the paper's": text(field.default), "meaning": field.description}
         for name, field in Settings.model_fields.items()
         if not prefixes or name.startswith(tuple(prefixes))
-    ]
-    names = [name for name in Settings.model_fields if not prefixes or name.startswith(tuple(prefixes))]
-    return pd.DataFrame(rows, index=names)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")

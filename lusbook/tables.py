@@ -50,6 +50,28 @@ def load_published(name):
     return pd.read_csv(path)
 
 
+def titles(table):
+    """Titles as the paper prints them.
+
+    Parameters
+    ----------
+    table : {"names", "cohorts"}
+        Whose: the experiments', as rows of Tables 1 and 2, or the cohorts'.
+
+    Returns
+    -------
+    titles : dict of str to str
+        In the paper's order.
+
+    Examples
+    --------
+    >>> titles("cohorts")
+    {'covid': 'COVID-19', 'cap': 'CAP'}
+    """
+    published = load_published(table)
+    return dict(zip(published.iloc[:, 0], published["name"], strict=True))
+
+
 def check_per_image(per_image):
     """Refuse a per-image table that the tables would read wrongly.
 
@@ -155,10 +177,10 @@ def _layout(rows, title, ours, published):
 
     ``ours`` and ``published`` are dicts of (experiment, cohort) to text, ``title`` heads their columns.
     """
-    names = dict(load_published("names").itertuples(index=False))
+    names = titles("names")
     extra = [name for name in dict.fromkeys(rows["experiment"]) if name not in names]
     table = {}
-    for cohort, label in load_published("cohorts")[["cohort", "name"]].itertuples(index=False):
+    for cohort, label in titles("cohorts").items():
         head = f"{label} {title}".strip()
         for side, cells, absent in (("ours", ours, NOT_RUN), ("published", published, NO_VALUE)):
             table[f"{head} {side}"] = [cells.get((name, cohort), absent) for name in [*names, *extra]]
@@ -223,7 +245,7 @@ def table2(per_image):
         published = _cells(load_published("table2"), lambda row, metric=metric: _number(getattr(row, metric)))
         sides.append(_layout(rows, metric, ours, published))
     table = pd.concat(sides, axis=1)
-    cohorts = load_published("cohorts")["name"]
+    cohorts = titles("cohorts").values()
     return table[[column for name in cohorts for column in table if column.startswith(f"{name} ")]]
 
 
@@ -242,8 +264,8 @@ def route_table(per_image):
         no adapted network was run.
     """
     check_per_image(per_image)
-    names = dict(load_published("names").itertuples(index=False))
-    cohorts = dict(load_published("cohorts")[["cohort", "name"]].itertuples(index=False))
+    names = titles("names")
+    cohorts = titles("cohorts")
     table = metric_table(per_image, "dice", by=("experiment", "cohort", "route"))
     rows = []
     for (experiment, cohort), group in table.groupby(["experiment", "cohort"], sort=False):
@@ -279,8 +301,8 @@ def fold_table(per_image):
         fold was not run.
     """
     rows = default_route(per_image)
-    names = dict(load_published("names").itertuples(index=False))
-    cohorts = dict(load_published("cohorts")[["cohort", "name"]].itertuples(index=False))
+    names = titles("names")
+    cohorts = titles("cohorts")
     table = metric_table(rows, "dice", by=("cohort", "fold", "experiment"))
     heads = [f"{cohorts[cohort]} fold {fold}" for cohort, fold in zip(table["cohort"], table["fold"], strict=True)]
     wide = table.assign(column=heads).pivot(index="experiment", columns="column", values="mean")
@@ -306,8 +328,8 @@ def claims_table(tests):
     table : pandas.DataFrame of str
         One row a claim: claim, tested on, reproduced comparisons, verdict.
     """
-    names = load_published("names").set_index("experiment")["name"]
-    cohorts = load_published("cohorts").set_index("cohort")["name"]
+    names = titles("names")
+    cohorts = titles("cohorts")
     claims = {
         "sifa-covid-to-cap": ("better", "has a higher Dice than the U-Nets and SIFA the other way"),
         "sifa-cap-to-covid": ("worse", "has a lower Dice than the U-Nets (no difference where the paper found none)"),
@@ -335,8 +357,8 @@ def tests_table(tests):
     tests : pandas.DataFrame
         As :func:`lusbook.statistics.section3_tests` returns it.
     """
-    names = load_published("names").set_index("experiment")["name"]
-    cohorts = load_published("cohorts").set_index("cohort")["name"]
+    names = titles("names")
+    cohorts = titles("cohorts")
 
     def p_text(p):
         return NO_VALUE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -368,14 +390,14 @@ def folds_table(described):
     ours = described.groupby(["cohort", "fold"]).agg(patients=("patient", "nunique"), images=("patient", "size"))
     published = load_published("folds").set_index(["cohort", "fold"])
     table = ours.join(published, rsuffix=" (published)").reindex(published.index)
-    names = load_published("cohorts").set_index("cohort")["name"]
+    names = titles("cohorts")
     return table.rename(index=names, level="cohort")
 
 
 def experiments_table():
     """The experiments: what trains them, what they start from, and their row in Tables 1 and 2."""
-    names = load_published("names").set_index("experiment")["name"]
-    cohorts = load_published("cohorts").set_index("cohort")["name"]
+    names = titles("names")
+    cohorts = titles("cohorts")
     rows = [
         {
             "experiment": experiment.name,

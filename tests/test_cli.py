@@ -32,6 +32,7 @@ def test_settings_from_assignments():
         (["run", "unet-cap", "--set", "image_size=100"], "setting 'image_size': input should be a multiple of 8"),
         (["run", "unet-cap", "--preset", "smoke", "--fold", "7"], "fold 7: expected one of 0, 1, 2"),
         (["study", "--preset", "huge"], "preset 'huge': no file"),
+        (["study", "--set", "image_size"], "--set 'image_size': expected name=value"),
         (["study", "--set", "cohorts=/nowhere/manifest.csv"], "/nowhere/manifest.csv"),
         (["download", "covid-blues"], "CC BY-NC-ND"),
     ],
