@@ -26,6 +26,7 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"
 
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny sizes: whether the script runs. Its numbers mean nothing.")]
 Out = Annotated[Path | None, typer.Option(help="JSON file; data/benchmarks/NAME.json by default.")]
+Rounds = Annotated[int, typer.Option(help="Repeats, in turns.")]
 
 # ---------------------------------------------------------------------------------------------
 # The machine

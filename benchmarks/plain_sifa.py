@@ -352,9 +352,9 @@ def compare(size=32, width=0.0625, batch=2, iterations=3, slowed=0.01, epsilon=1
         The largest difference of each loss and generated image over the iterations, relative to its
         largest value; then of weights, moving means and moving variances, relative to the largest of
         their variable (moving variances are unbiased in lusbook and biased in Keras, and moving
-        statistics follow every forward pass, of which the two need not make the same number); last, of
-        the changes of weights, relative to the variable's largest change, without biases: those in
-        front of a normalisation have no gradient.
+        statistics follow every forward pass, of which the two need not make the same number); and of
+        the changes of weights, relative to the variable's largest. Biases are left out: most stand in
+        front of a normalisation, and have no gradient but rounding.
     """
     from lusbook import sifa, training
     from lusbook.settings import make_settings
@@ -363,7 +363,7 @@ def compare(size=32, width=0.0625, batch=2, iterations=3, slowed=0.01, epsilon=1
     settings = make_settings("smoke", image_size=size, sifa_width=width, sifa_updates="sequential", **rates)
     networks, plain = sifa.build_networks(size, width, seed=seed), build_networks(size, width)
     copy_weights(networks, plain)
-    before = [np.array(theirs.value) for *_, theirs in pairs(networks, plain)]
+    before = [np.asarray(theirs.value).copy() for *_, theirs in pairs(networks, plain)]
     differences = {}
     sifa.Adam, adam = partial(training.Adam, epsilon=epsilon), sifa.Adam
     try:
@@ -384,8 +384,9 @@ def compare(size=32, width=0.0625, batch=2, iterations=3, slowed=0.01, epsilon=1
     for (_, kind, ours, theirs), old in zip(pairs(networks, plain), before, strict=True):
         ours, theirs = np.asarray(ours.value), np.asarray(theirs.value)
         name = {"mean": "moving means", "variance": "moving variances"}.get(kind, "weights")
-        note(differences, name, ours, theirs)
-        if kind in ("kernel", "scale", "centre"):
+        if kind != "bias":
+            note(differences, name, ours, theirs)
+        if kind in ("kernel", "centre"):  # a scale of 1 has no digits for so small changes
             note(differences, "changes of weights", ours - old, theirs - old)
     return differences
 
