@@ -40,7 +40,9 @@ class Settings(pydantic.BaseModel):
         256, ge=16, multiple_of=8, description="side of the square network input, px (open)"
     )
     threshold: float = pydantic.Field(0.5, gt=0, lt=1, description="probability above which a pixel is B-line (open)")
-    precision: Literal["float32"] = pydantic.Field("float32", description="arithmetic of the networks")
+    precision: Literal["float32", "bfloat16"] = pydantic.Field(
+        "float32", description="arithmetic of the convolutions; weights and losses stay float32"
+    )
 
     phantom_seed: int = pydantic.Field(0, ge=0, description="seed of the simulated cohorts")
     covid_diversity: float = pydantic.Field(0.3, ge=0, le=1, description="variability of simulated COVID-19 images")

@@ -1,6 +1,6 @@
 """The gradient step, once per Keras backend: the only code that knows which backend runs.
 
-Both files offer the same functions: ``device``, ``compile_step``, ``gradients``, ``adam``, ``batch_norm`` and
+Both files offer the same functions: ``device``, ``compile_step``, ``vjp``, ``adam``, ``batch_norm`` and
 ``instance_norm``.
 """
 
@@ -30,12 +30,12 @@ with _silent_stderr():
     import keras
 
     if keras.backend.backend() == "tensorflow":
-        from lusbook.backend.tensorflow import adam, batch_norm, compile_step, device, gradients, instance_norm
+        from lusbook.backend.tensorflow import adam, batch_norm, compile_step, device, instance_norm, vjp
     elif keras.backend.backend() == "jax":
-        from lusbook.backend.jax import adam, batch_norm, compile_step, device, gradients, instance_norm
+        from lusbook.backend.jax import adam, batch_norm, compile_step, device, instance_norm, vjp
     else:
         raise ImportError(f"lusbook runs on the Keras backends tensorflow and jax, not {keras.backend.backend()!r}")
 
     keras.ops.zeros(1)  # the first operation starts the device, which prints more
 
-__all__ = ["adam", "batch_norm", "compile_step", "device", "gradients", "instance_norm"]
+__all__ = ["adam", "batch_norm", "compile_step", "device", "instance_norm", "vjp"]

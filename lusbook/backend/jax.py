@@ -12,13 +12,14 @@ def device():
     return jax.devices()[0].device_kind
 
 
-def compile_step(step, variables):
+def compile_step(step, variables=(), prepare=None):
     """Compile ``step`` as a pure function of the values of all ``variables`` that it reads or assigns."""
+    variables = list(variables)
 
     @partial(jax.jit, donate_argnums=0)
     def pure(values, arrays):
         with StatelessScope(state_mapping=list(zip(variables, values, strict=True))) as scope:
-            results = step(*arrays)
+            results = step(*(prepare(*arrays) if prepare else arrays))
         return results, [scope.get_current_value(variable) for variable in variables]
 
     def call(*arrays):
@@ -30,31 +31,33 @@ def compile_step(step, variables):
     return call
 
 
-def gradients(losses, groups):
-    """Gradient of each loss with respect to its own group of variables.
+def vjp(function, inputs, variables=()):
+    """Compute a function, and keep what its gradients need; see :func:`lusbook.backend.tensorflow.vjp`.
 
-    Each loss is differentiated for itself; XLA merges the forward passes, which are equal.
-    Parameters and returns as in :func:`lusbook.backend.tensorflow.gradients`.
+    XLA leaves out what is not asked for.
     """
+    variables = list(variables)
     with StatelessScope() as probe:
         outer = probe.original_scope  # the scope of the compiled step: holds the value of every variable
-    trained = {id(variable) for group in groups for variable in group}
-    found = []
-    for index, group in enumerate(groups):
 
-        def one(values, index=index, group=group):
-            scope = StatelessScope()
-            scope.state_mapping = outer.state_mapping | {id(v): x for v, x in zip(group, values, strict=True)}
-            with scope:
-                scalars, results = losses()
-            # Moving statistics that the forward pass assigned must leave the gradient's scope.
-            moved = {key: value for key, value in scope.state_mapping.items() if key not in trained}
-            return scalars[index], (results, moved)
+    def pure(values, inputs):
+        scope = StatelessScope()
+        scope.state_mapping = outer.state_mapping | {id(v): x for v, x in zip(variables, values, strict=True)}
+        with scope:
+            outputs = function(*inputs)
+        # What the function assigned (the state of dropout) must leave the gradient's scope.
+        kept = {key: value for key, value in scope.state_mapping.items() if key not in map(id, variables)}
+        return outputs, kept
 
-        gradient, (results, moved) = jax.grad(one, has_aux=True)([variable.value for variable in group])
-        found.append(gradient)
-    outer.state_mapping.update(moved)
-    return results, found
+    outputs, back, kept = jax.vjp(pure, [variable.value for variable in variables], list(inputs), has_aux=True)
+    outer.state_mapping.update(kept)
+
+    def pull(cotangents, inputs=False, variables=False):
+        filled = [jnp.zeros_like(y) if c is None else c for y, c in zip(outputs, cotangents, strict=True)]
+        to_variables, to_inputs = back(filled)
+        return to_inputs if inputs else None, to_variables if variables else None
+
+    return outputs, pull
 
 
 def adam(variables, gradients, first, second, step, learning_rate, beta_1, beta_2, epsilon):

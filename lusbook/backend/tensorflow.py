@@ -12,33 +12,65 @@ def device():
     return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else "CPU"
 
 
-def compile_step(step, variables):
-    """Compile ``step``; XLA only on a GPU (on a CPU it makes Dropout several times slower)."""
-    del variables  # TensorFlow updates variables in place
-    compiled = tf.function(step, autograph=False, jit_compile=bool(tf.config.list_physical_devices("GPU")))
-    return lambda *arrays: compiled(*[tf.convert_to_tensor(array) for array in arrays])
-
-
-def gradients(losses, groups):
-    """Gradient of each loss with respect to its own group of variables, from one forward pass.
+def compile_step(step, variables=(), prepare=None):
+    """Compile ``step``; XLA only on a GPU (on a CPU it makes Dropout several times slower).
 
     Parameters
     ----------
-    losses : callable
-        Returns a list of scalar losses, one for each group, and a dict of further results.
-    groups : list of list of keras.Variable
+    step : callable
+    variables : list of keras.Variable
+        Every variable that ``step`` reads or assigns.
+    prepare : callable, optional
+        Turns what the compiled function takes into what ``step`` takes; XLA has no kernel for augmentation's
+        transform, so it stays outside.
 
     Returns
     -------
-    results : dict
-    gradients : list of list of tensor
+    compiled : callable
+        Takes arrays, returns what ``step`` returns.
     """
+    del variables  # TensorFlow updates variables in place
+    inner = tf.function(step, autograph=False, jit_compile=bool(tf.config.list_physical_devices("GPU")))
+    outer = tf.function(lambda *arrays: inner(*prepare(*arrays)), autograph=False) if prepare else inner
+    return lambda *arrays: outer(*[tf.convert_to_tensor(array) for array in arrays])
+
+
+def vjp(function, inputs, variables=()):
+    """Compute a function, and keep what its gradients need.
+
+    Parameters
+    ----------
+    function : callable
+        Takes the inputs, returns a list of tensors.
+    inputs : list of tensor
+    variables : list of keras.Variable
+
+    Returns
+    -------
+    outputs : list of tensor
+    pull : callable
+        ``pull(cotangents, inputs=False, variables=False)`` takes the gradient of a scalar with respect to each output
+        (``None`` where it has none) to that with respect to the inputs and to the variables; returns a list for each
+        of both, ``None`` where it was not asked for. What is not asked for is not computed.
+    """
+    values, inputs = [variable.value for variable in variables], list(inputs)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-        for group in groups:
-            tape.watch([variable.value for variable in group])
-        values, results = losses()
-    # Unused branches of the backward graph are pruned by tf.function.
-    return results, [tape.gradient(loss, [v.value for v in group]) for loss, group in zip(values, groups, strict=True)]
+        tape.watch([*inputs, *values])
+        outputs = function(*inputs)
+
+    def pull(cotangents, inputs=False, variables=False, sources=(inputs, values)):
+        wanted = [tensors if asked else [] for tensors, asked in zip(sources, (inputs, variables), strict=True)]
+        pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[1] is not None]
+        found = tape.gradient(
+            [output for output, _ in pairs],
+            [*wanted[0], *wanted[1]],
+            output_gradients=[cotangent for _, cotangent in pairs],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        count = len(wanted[0])
+        return found[:count] if inputs else None, found[count:] if variables else None
+
+    return outputs, pull
 
 
 def adam(variables, gradients, first, second, step, learning_rate, beta_1, beta_2, epsilon):
@@ -74,8 +106,6 @@ def instance_norm(x, scale, centre, epsilon):
     The gradient is written out: TensorFlow's would take three times as many operations.
     """
     n, height, width, channels = x.shape
-    if n is None:  # the symbolic call that builds a model
-        return x
 
     def lined(x):
         return tf.reshape(tf.transpose(x, [1, 2, 0, 3]), [1, height, width, n * channels])
