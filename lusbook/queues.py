@@ -102,16 +102,17 @@ def read_queue(path, results=None):
         raise LusbookError(f"queue {path}: not readable as YAML: {error}") from error
     if not isinstance(values, list) or not values:
         raise LusbookError(f"queue {path}: expected a list of entries, received {type(values).__name__}")
-    jobs = []
+    jobs = {}
     for number, value in enumerate(values, start=1):
         try:
-            jobs += _jobs(Entry.model_validate(value), results)
+            for job in _jobs(Entry.model_validate(value), results):
+                jobs.setdefault(job.folder, job)
         except pydantic.ValidationError as error:
             problems = "; ".join(_explain(e) for e in error.errors())
             raise LusbookError(f"queue {path}: entry {number}: {problems}") from error
         except LusbookError as error:
             raise LusbookError(f"queue {path}: entry {number}: {error}") from error
-    return list({job.folder: job for job in reversed(jobs)}.values())[::-1]
+    return list(jobs.values())
 
 
 def _jobs(entry, results):
@@ -137,6 +138,8 @@ def _explain(error):
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         return f"unknown key {name!r}; expected {', '.join(Entry.model_fields)}"
+    if error["type"] == "model_type":
+        return f"expected a mapping, received {error['input']!r}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return f"{name!r}: {message}, received {error['input']!r}" if name else message
