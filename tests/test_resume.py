@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL a
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """Settings, as assignments and as an object, of two short runs on tiny images."""
-    set_ = [f"cohorts={write_manifest(tmp_path_factory.mktemp('cohort'), 32)}", "image_size=16", "unet_batch_size=2"]
+    set_ = [f"cohorts={write_manifest(tmp_path_factory.mktemp('cohort'), 32)}", "image_size=16", "sifa_pool_size=9"]
     set_ += [f"unet_iterations={ITERATIONS['unet-cap']}", f"sifa_iterations={ITERATIONS['sifa-covid-to-cap']}"]
     return set_, make_settings("smoke", **dict(assignment.split("=") for assignment in set_))
 
@@ -66,11 +66,11 @@ def wait_for(process, condition):
     return value
 
 
-def kill_in_training(study, results, name, delay, seconds):
-    """Kill a run at a random moment after its first new checkpoint; returns its newest checkpoint."""
+def kill_in_training(study, results, name, iterations, delay, seconds):
+    """Kill a run some time after it has done so many iterations more; returns its newest checkpoint."""
     folder = run_folder(name, 0, study[1], results)
     before, process = newest(folder), start(study, results, name, seconds=seconds)
-    wait_for(process, lambda: time.sleep(0.01) or newest(folder) > before)
+    wait_for(process, lambda: time.sleep(0.01) or newest(folder) >= before + iterations)
     time.sleep(delay)
     assert process.poll() is None, "ended before it was killed: give it more iterations"
     process.kill()
@@ -143,8 +143,8 @@ def test_killed_at_random_moments(study, uninterrupted, tmp_path):
                 reached.append(kill_in_writing(study, tmp_path, name))
             else:
                 # Every second one goes back several iterations.
-                delay, seconds = rng.uniform(0, 0.4), 0.05 * (number % 2)
-                reached.append(kill_in_training(study, tmp_path, name, delay, seconds))
+                moment = rng.randint(1, ITERATIONS[name] // 10), rng.uniform(0, 0.05), 0.1 * (number % 2)
+                reached.append(kill_in_training(study, tmp_path, name, *moment))
         if interrupted:
             reached.append(interrupt(study, tmp_path, name))
             err = finish_twice(study, tmp_path, name)
