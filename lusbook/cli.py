@@ -115,11 +115,13 @@ def study(
     command += ["--directory", str(folder), "--config", *config]
     # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with subprocess.Popen(command, env={**os.environ, "PATH": path}) as done:
+    with subprocess.Popen(command, env={**os.environ, "PATH": path}, process_group=0) as done:
         try:
             done.wait()
         except KeyboardInterrupt:
-            done.terminate()  # Snakemake then starts nothing more, and waits for its jobs
+            # To Snakemake and its jobs alike: each run leaves a checkpoint. A process in the background ignores SIGINT.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.killpg(done.pid, signal.SIGTERM if ignored else signal.SIGINT)
             done.wait()
             raise
     if done.returncode:
