@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated
 import typer
 import yaml
 
-from lusbook.errors import LusbookError
+from lusbook.errors import Interrupted, LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.settings import PROJECT, make_settings
 
@@ -51,7 +52,7 @@ def run(
     results: Results = None,
     threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
 ):
-    """Compute runs in this process, one after the other; finished ones are kept."""
+    """Compute runs in this process, one after the other; finished ones are kept, interrupted ones go on."""
     limit_threads(threads)
     from lusbook.runs import run_all
 
@@ -63,6 +64,20 @@ def limit_threads(threads):
     if threads:
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
             os.environ[name] = str(threads)
+
+
+@app.command()
+def queue(
+    file: Annotated[Path, typer.Argument(help="YAML list of runs, as data/queues/gpu.yaml.")],
+    minutes: Annotated[float, typer.Option(help="Time budget; training stops a minute before its end.")] = 25.0,
+    results: Results = None,
+    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+):
+    """Work off a queue of runs within a time budget; the same command, repeated, goes on."""
+    limit_threads(threads)
+    from lusbook.queues import work
+
+    work(file, minutes, results)
 
 
 @app.command()
@@ -100,7 +115,15 @@ def study(
     command += ["--directory", str(folder), "--config", *config]
     # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    done = subprocess.run(command, env={**os.environ, "PATH": path})
+    with subprocess.Popen(command, env={**os.environ, "PATH": path}, process_group=0) as done:
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            # To Snakemake and its jobs alike: each run leaves a checkpoint. A process in the background ignores SIGINT.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.killpg(done.pid, signal.SIGTERM if ignored else signal.SIGINT)
+            done.wait()
+            raise
     if done.returncode:
         missing = [
             f"{name} fold {fold}"
@@ -155,10 +178,22 @@ def download(
 
 
 def main():
-    """Entry point: bad input is one line and exit status 1."""
+    """Entry point: bad input is one line and exit status 1, an interruption one line and exit status 130."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
+    except Interrupted as error:
+        status, message = 130, str(error)
     except LusbookError as error:
-        sys.exit(f"lusbook: {error}")
-    except KeyboardInterrupt:
-        sys.exit("lusbook: interrupted; finished runs are kept, the same command goes on from them")
+        status, message = 1, str(error)
+    except SystemExit as end:
+        if end.code != 130:  # what Typer makes of a KeyboardInterrupt
+            raise
+        status, message = 130, "interrupted; finished runs are kept, the same command goes on from them"
+    print(f"lusbook: {message}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _interrupt(number, frame):
+    """Make SIGTERM what Ctrl-C is."""
+    raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The exceptions that bad input raises."""
+"""The exceptions that bad input raises, and an interruption."""
 
 
 class LusbookError(Exception):
@@ -7,3 +7,11 @@ class LusbookError(Exception):
 
 class MissingData(LusbookError):
     """Public data that are not on this machine: says how to get them."""
+
+
+class Interrupted(LusbookError):
+    """A run that was asked to stop: says where it is, and that it goes on from there."""
+
+
+class OutOfTime(Interrupted):
+    """A run whose time was up."""

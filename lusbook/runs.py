@@ -3,7 +3,8 @@
 A run's folder holds ``params.json`` (what identifies it), ``history.csv`` (losses), ``per_image.csv``
 (counts and metrics of every test image), ``overlays.npz`` (the few masks that figures show),
 ``weights.npz`` (never committed) and, written last, ``manifest.json``. A run without manifest is
-incomplete and is computed again; a complete run with the same parameters is read.
+incomplete and is computed again, from its newest checkpoint (:mod:`lusbook.checkpoints`) where there is one; a
+complete run with the same parameters is read. A lock beside the folder keeps it to one process at a time.
 """
 
 import ast
@@ -12,17 +13,21 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pandas as pd
 
+from lusbook import checkpoints
 from lusbook.cohort import cohort_digests, load_cohorts, shown_frame
 from lusbook.diversity import describe_masks
-from lusbook.errors import LusbookError
+from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
 from lusbook.settings import PROJECT, is_preset
 
@@ -89,6 +94,17 @@ def parameters(name, fold, settings):
     }
 
 
+def checkpoint_key(params, modules=RUN_CODE):
+    """What a checkpoint shares with the run that goes on from it: parameters, code, backend and libraries.
+
+    The device is not part of it: a run may go on on another one.
+    """
+    from lusbook import backend  # loads Keras
+
+    parts = [params, code_digest((*modules, "checkpoints")), backend.keras.backend.backend(), versions()]
+    return _short(json.dumps(parts, sort_keys=True).encode())
+
+
 # ---------------------------------------------------------------------------------------------
 # Folders
 
@@ -109,10 +125,15 @@ def study_name(settings):
     return f"{settings.preset}-{_short(settings.model_dump_json().encode())[:8]}"
 
 
-def study_folder(settings, results=None):
-    """Folder of the study of these settings: in ``results``, else ``$LUSBOOK_RESULTS``, else the project's own."""
+def results_folder(results=None):
+    """Folder of studies: ``results``, else ``$LUSBOOK_RESULTS``, else the project's own."""
     root = results or os.environ.get("LUSBOOK_RESULTS") or PROJECT / "data" / "results"
-    return Path(root).expanduser().resolve() / study_name(settings)
+    return Path(root).expanduser().resolve()
+
+
+def study_folder(settings, results=None):
+    """Folder of the study of these settings, in that of :func:`results_folder`."""
+    return results_folder(results) / study_name(settings)
 
 
 def run_folder(name, fold, settings, results=None):
@@ -133,6 +154,34 @@ def check_writable(folder):
         raise LusbookError(
             f"results folder {folder}: cannot be written ({error.strerror}); nothing computed"
         ) from error
+
+
+@contextmanager
+def alone(folder, deadline=None):
+    """Keep other processes from computing what goes into a folder; the lock ends with the process, however that ends.
+
+    A process that holds the lock of a fine-tuning may take its parent's, never the other way round.
+
+    Raises
+    ------
+    OutOfTime
+        When another process still computes it at the deadline.
+    """
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        print(f"{folder}: another process computes it; waiting for that", file=sys.stderr)
+        try:
+            lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
+        except filelock.Timeout:
+            raise OutOfTime(f"{folder}: time is up while another process computes it") from None
+    except OSError as error:
+        raise LusbookError(f"{lock.lock_file}: cannot be written ({error.strerror}); nothing computed") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomically(path, text):
@@ -192,8 +241,8 @@ def check_files(folder):
 # Computing
 
 
-def run(name, fold, settings, results=None, label=None):
-    """Compute a run, or find it already computed.
+def run(name, fold, settings, results=None, label=None, deadline=None, with_weights=False):
+    """Compute a run, go on with an interrupted one, or find it already computed, here or by another process.
 
     Parameters
     ----------
@@ -205,38 +254,60 @@ def run(name, fold, settings, results=None, label=None):
         Folder of studies.
     label : str, optional
         What progress lines name.
+    deadline : float, optional
+        Value of ``time.monotonic()`` at which training stops.
+    with_weights : bool
+        Compute a complete run again when it has no weights.
 
     Returns
     -------
     folder : Path
+
+    Raises
+    ------
+    Interrupted, OutOfTime
+        As :func:`lusbook.training.fit`.
     """
     folder = run_folder(name, fold, settings, results)
     params = parameters(name, fold, settings)
-    if is_complete(folder, params):
+
+    def complete():
+        return (not with_weights or (folder / "weights.npz").exists()) and is_complete(folder, params)
+
+    if complete():
         return folder
     check_writable(folder)
-    from lusbook import trials  # the networks, and with them Keras, are imported only to train
+    with alone(folder, deadline):
+        if complete():  # by the process that held the lock
+            return folder
+        (folder / "manifest.json").unlink(missing_ok=True)
+        from lusbook import trials  # the networks, and with them Keras, are imported only to train
 
-    experiment = get_experiment(name)
-    parent = run_parent(experiment, fold, settings, results)
-    start = time.monotonic()
-    outcome = trials.run_trial(
-        experiment, fold, settings, load_cohorts(settings), parent, label or f"{name} fold {fold}"
-    )
-    _write(folder, params, outcome, settings, time.monotonic() - start)
+        experiment = get_experiment(name)
+        parent = run_parent(experiment, fold, settings, results, deadline)
+        start = time.monotonic()
+        outcome = trials.run_trial(
+            experiment,
+            fold,
+            settings,
+            load_cohorts(settings),
+            parent,
+            label or f"{name} fold {fold}",
+            folder=folder,
+            key=checkpoint_key(params),
+            deadline=deadline,
+        )
+        _write(folder, params, outcome, settings, time.monotonic() - start)
+        checkpoints.remove(folder)
     return folder
 
 
-def run_parent(experiment, fold, settings, results):
+def run_parent(experiment, fold, settings, results, deadline=None):
     """Weights that a fine-tuning starts from; its parent is run first where they are missing."""
     if experiment.parent is None:
         return None
-    folder = run_folder(experiment.parent, fold, settings, results)
-    weights = folder / "weights.npz"
-    if not weights.exists() and (folder / "manifest.json").exists():
-        shutil.rmtree(folder)  # a committed run comes without weights: they can only be trained again
-    run(experiment.parent, fold, settings, results)
-    return weights
+    # A committed run comes without weights: they can only be trained again.
+    return run(experiment.parent, fold, settings, results, deadline=deadline, with_weights=True) / "weights.npz"
 
 
 def _write(folder, params, outcome, settings, seconds):
@@ -277,10 +348,12 @@ def versions():
 
 
 def run_all(names, folds, settings, results=None):
-    """Compute several runs in this process; a failed one does not stop the others.
+    """Compute several runs in this process; a failed one does not stop the others, an interruption does.
 
     Raises
     ------
+    Interrupted
+        As :func:`lusbook.training.fit`.
     LusbookError
         At the end, naming every run that failed and why.
     """
@@ -294,6 +367,8 @@ def run_all(names, folds, settings, results=None):
             label = f"run {order[name, fold]:2d} of {len(order)}  {name} fold {fold}"
             try:
                 run(name, fold, settings, results, label)
+            except Interrupted as stop:
+                raise Interrupted("\n  ".join([str(stop), *failed])) from stop
             except Exception as error:  # whatever broke it, the other runs must go on
                 failed.append(f"{name} fold {fold}: {type(error).__name__}: {error}")
     if failed:
@@ -332,17 +407,24 @@ def describe(settings, results=None):
     params = {"data": cohort_digests(settings), "image_size": settings.image_size}
     if not is_complete(folder, params):
         check_writable(folder)
-        start = time.monotonic()
-        cohorts = load_cohorts(settings, os.cpu_count()).values()
-        described = pd.concat([describe_masks(cohort) for cohort in cohorts], ignore_index=True)
-        samples = {}
-        for cohort in cohorts:
-            shown = [shown_frame(cohort, fold) for fold in FOLDS]
-            samples |= {f"{cohort.name}_image": cohort.images[shown], f"{cohort.name}_mask": cohort.masks[shown]}
-        outcome = {"tables": {"described": described}, "overlays": samples, "weights": [], "machine": {}}
-        _write(folder, params, outcome, settings, time.monotonic() - start)
+        with alone(folder):
+            if not is_complete(folder, params):  # by the process that held the lock
+                _write(folder, params, *_describe(settings))
     with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
         return pd.read_csv(folder / "described.csv"), dict(stored)
+
+
+def _describe(settings):
+    """What :func:`describe` keeps, and in how many seconds it was computed."""
+    start = time.monotonic()
+    cohorts = load_cohorts(settings, os.cpu_count()).values()
+    described = pd.concat([describe_masks(cohort) for cohort in cohorts], ignore_index=True)
+    samples = {}
+    for cohort in cohorts:
+        shown = [shown_frame(cohort, fold) for fold in FOLDS]
+        samples |= {f"{cohort.name}_image": cohort.images[shown], f"{cohort.name}_mask": cohort.masks[shown]}
+    outcome = {"tables": {"described": described}, "overlays": samples, "weights": [], "machine": {}}
+    return outcome, settings, time.monotonic() - start
 
 
 def real_clips(settings, results=None, folder=None):
@@ -370,9 +452,14 @@ def real_clips(settings, results=None, folder=None):
 
         table = sources.read_covid_blues(folder)
         check_writable(target)
-        start = time.monotonic()
-        outcome = trials.run_real(settings, load_cohorts(settings)["covid"], table)
-        _write(target, params, outcome, settings, time.monotonic() - start)
+        with alone(target):
+            if not is_complete(target, params):  # by the process that held the lock
+                start, key = time.monotonic(), checkpoint_key(params, CODE["real"])
+                cohort = load_cohorts(settings)["covid"]
+                outcome = trials.run_real(settings, cohort, table, folder=target, key=key)
+                _write(target, params, outcome, settings, time.monotonic() - start)
+                for arm in ("unet", "sifa"):
+                    shutil.rmtree(target / arm, ignore_errors=True)  # their checkpoints
     return pd.read_csv(target / "clips.csv")
 
 

@@ -17,7 +17,7 @@ from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
 INFERENCE_BATCH = 32
 
 
-def run_trial(experiment, fold, settings, cohorts, parent=None, label=""):
+def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep):
     """Train and test one experiment on one fold.
 
     Parameters
@@ -32,6 +32,8 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label=""):
         Weights that a fine-tuning starts from.
     label : str
         What progress lines name.
+    **keep
+        ``folder``, ``key`` and ``deadline`` of :func:`lusbook.training.fit`.
 
     Returns
     -------
@@ -42,9 +44,9 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label=""):
     seed = (settings.seed, fold, zlib.crc32(experiment.name.encode()))
     training = {name: cohort.subset(fold_indices(cohort, fold)[0]) for name, cohort in cohorts.items()}
     if experiment.method == "unet":
-        network, history = train_unet(experiment, training, settings, seed, parent, label)
+        network, history = train_unet(experiment, training, settings, seed, parent, label, **keep)
     else:
-        network, history = train_sifa(experiment, training, settings, seed, label)
+        network, history = train_sifa(experiment, training, settings, seed, label, **keep)
     per_image, overlays = test(experiment, fold, settings, cohorts, network)
     return {
         "tables": {"history": pd.DataFrame(history), "per_image": per_image},
@@ -64,7 +66,7 @@ def machine():
     }
 
 
-def run_real(settings, cohort, table):
+def run_real(settings, cohort, table, **keep):
     """Train a U-Net on the phantom and a SIFA from phantom to real frames, and score every real clip.
 
     The networks learn from all simulated COVID-19 images; SIFA also sees the real frames, without flags.
@@ -76,6 +78,8 @@ def run_real(settings, cohort, table):
         Labelled source.
     table : pandas.DataFrame
         Clips, as :func:`lusbook.sources.read_covid_blues` lists them.
+    **keep
+        As :func:`run_trial`; each network has a subfolder of ``folder``.
 
     Returns
     -------
@@ -89,11 +93,16 @@ def run_real(settings, cohort, table):
     scores["streaks (untrained)"] = real.pool_frames(real.streak_score(clips.frames, clips.fans), clips.clip)
     scores["brightness (untrained)"] = real.pool_frames(real.mean_brightness(clips.frames, clips.fans), clips.clip)
     seed = (settings.seed, len(FOLDS), zlib.crc32(b"real"))  # no fold is left out: the real clips are the test
-    network, history = train_unet(EXPERIMENTS["unet-covid"], {"covid": cohort}, settings, seed, None, "real  U-Net")
+
+    def arm(name):
+        return keep | {"folder": keep["folder"] / name} if "folder" in keep else keep
+
+    unet_covid = EXPERIMENTS["unet-covid"]
+    network, history = train_unet(unet_covid, {"covid": cohort}, settings, seed, None, "real  U-Net", **arm("unet"))
     found = probabilities(network.routes["direct"], clips.frames)
     scores["U-Net (phantom only)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
     histories = [pd.DataFrame(history).assign(arm="U-Net")]
-    network, history = adapt(cohort, network_images(clips.frames), settings, seed, "real  SIFA")
+    network, history = adapt(cohort, network_images(clips.frames), settings, seed, "real  SIFA", **arm("sifa"))
     found = probabilities(network.routes["direct"], clips.frames)
     scores["SIFA (phantom to real)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
     histories.append(pd.DataFrame(history).assign(arm="SIFA"))
@@ -118,7 +127,7 @@ def unet_network(width, dropout, seed):
     )
 
 
-def train_unet(experiment, training, settings, seed, parent, label):
+def train_unet(experiment, training, settings, seed, parent, label, **keep):
     """Train or fine-tune a U-Net on the labelled images of the experiment's cohorts."""
     network = unet_network(settings.unet_width, settings.unet_dropout, settings.seed)
     reset(network.state, network.initial)
@@ -139,7 +148,7 @@ def train_unet(experiment, training, settings, seed, parent, label):
         return images[chosen], masks[chosen], random_transforms(rng, size, settings.image_size, settings)
 
     iterations = iterations or epochs * iterations_per_epoch(len(images), size)
-    return network, fit(network.step, batch, iterations, label)
+    return network, fit(network.step, batch, iterations, label, state=network.state, **keep)
 
 
 @lru_cache(maxsize=1)
@@ -158,15 +167,15 @@ def sifa_network(settings):
     )
 
 
-def train_sifa(experiment, training, settings, seed, label):
+def train_sifa(experiment, training, settings, seed, label, **keep):
     """Train SIFA on labelled source and unlabelled target images."""
     source, target = training[experiment.source[0]], training[experiment.target]
     if experiment.reduced:
         source = reduce_to(source, len(target), settings.seed)
-    return adapt(source, network_images(target.images), settings, seed, label)
+    return adapt(source, network_images(target.images), settings, seed, label, **keep)
 
 
-def adapt(source, b, settings, seed, label):
+def adapt(source, b, settings, seed, label, **keep):
     """Train SIFA from a labelled cohort to unlabelled images.
 
     Parameters
@@ -185,6 +194,8 @@ def adapt(source, b, settings, seed, label):
         rng = np.random.default_rng((*seed, 1, iteration))
         chosen_a = batch_indices(len(a), size, iteration, (*seed, 2))
         chosen_b = batch_indices(len(b), size, iteration, (*seed, 3))
+        for pool in pools:
+            pool.filled = min(iteration, len(pool.batches))  # each iteration fills one slot, also before a resumption
         slots[:], used = zip(*(pool.draw(rng) for pool in pools), strict=True)
         stored = [pool.batches[slot or 0] for pool, slot in zip(pools, slots, strict=True)]
         transforms = [random_transforms(rng, size, side, settings) for _ in "ab"]
@@ -196,7 +207,8 @@ def adapt(source, b, settings, seed, label):
             pool.put(slot, np.asarray(losses.pop(name)))
         return losses
 
-    return network, fit(step, batch, settings.sifa_iterations, label)
+    batches = [pool.batches for pool in pools]
+    return network, fit(step, batch, settings.sifa_iterations, label, state=network.state, pools=batches, **keep)
 
 
 def network_masks(masks):

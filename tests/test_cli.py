@@ -70,7 +70,7 @@ def test_the_study_runs_its_graph_and_a_failure_stops_no_other(tmp_path):
 def test_help_names_every_command():
     done = lusbook("--help")
     assert done.returncode == 0
-    for command in ("run", "describe", "study", "chapters", "real", "download"):
+    for command in ("run", "queue", "describe", "study", "chapters", "real", "download"):
         assert f" {command} " in done.stdout
 
 

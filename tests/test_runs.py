@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import textwrap
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lusbook import runs
-from lusbook.errors import LusbookError
+from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS
 from lusbook.settings import make_settings
 
@@ -143,10 +144,10 @@ def test_lost_weights_of_a_parent_are_trained_again(settings, results):
 def test_a_failed_run_stops_no_other_and_is_named(settings, tmp_path, monkeypatch):
     from lusbook import trials
 
-    def fail(experiment, fold, *rest):
+    def fail(experiment, fold, *rest, **keep):
         if fold == 1:
             raise LusbookError("broken on purpose")
-        return real(experiment, fold, *rest)
+        return real(experiment, fold, *rest, **keep)
 
     real = trials.run_trial
     monkeypatch.setattr(trials, "run_trial", fail)
@@ -156,10 +157,55 @@ def test_a_failed_run_stops_no_other_and_is_named(settings, tmp_path, monkeypatc
     assert done == ["fold-0", "fold-2"]
 
 
+def test_an_interruption_stops_the_runs_after_it(settings, tmp_path, monkeypatch):
+    from lusbook import trials
+
+    def interrupt(experiment, fold, *rest, **keep):
+        raise Interrupted("stop") if fold == 1 else LusbookError("broken")
+
+    monkeypatch.setattr(trials, "run_trial", interrupt)
+    with pytest.raises(Interrupted, match=r"stop\n  unet-cap fold 0: LusbookError: broken$"):
+        runs.run_all(["unet-cap"], [0, 1, 2], settings, tmp_path)
+
+
+def test_a_run_that_ended_after_its_training_goes_on_from_its_checkpoint(settings, finished, tmp_path, monkeypatch):
+    """And leaves neither checkpoint nor anything else that the other run did not."""
+    from lusbook import trials
+
+    monkeypatch.setenv("LUSBOOK_CHECKPOINT_SECONDS", "0")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trials, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        runs.run("sifa-covid-to-cap", 0, settings, tmp_path)
+    folder, expected = (folder_of("sifa-covid-to-cap", settings, root) for root in (tmp_path, finished))
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-00000001.npz", "checkpoint-00000002.npz"]
+    monkeypatch.setattr(trials.sifa_network(settings), "step", lambda *_: pytest.fail("trained"))
+    runs.run("sifa-covid-to-cap", 0, settings, tmp_path)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
+    for file in ("history.csv", "per_image.csv"):
+        assert (folder / file).read_bytes() == (expected / file).read_bytes()
+
+
+def test_checkpoints_of_other_code_or_backend_are_not_used(settings, monkeypatch):
+    params = runs.parameters("unet-cap", 0, settings)
+    key = runs.checkpoint_key(params)
+    assert key == runs.checkpoint_key(json.loads(json.dumps(params)))
+    assert key != runs.checkpoint_key(runs.parameters("unet-cap", 1, settings))
+    monkeypatch.setattr(runs, "versions", lambda: {"keras": "0"})
+    assert key != runs.checkpoint_key(params)
+
+
+def test_a_run_waits_for_another_process_until_its_deadline(settings, tmp_path, capsys):
+    folder = folder_of("unet-cap", settings, tmp_path)
+    folder.mkdir(parents=True)
+    with runs.alone(folder), pytest.raises(OutOfTime, match=r"fold-0: time is up while another process computes it"):
+        runs.run("unet-cap", 0, settings, tmp_path, deadline=time.monotonic() + 0.1)
+    assert f"{folder}: another process computes it; waiting for that" in capsys.readouterr().err
+
+
 def test_results_that_cannot_be_written_are_refused_before_training(settings, tmp_path, monkeypatch):
     from lusbook import trials
 
-    monkeypatch.setattr(trials, "run_trial", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(trials, "run_trial", lambda *_, **keep: pytest.fail("trained"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LusbookError, match="cannot be written.*nothing computed"):
         runs.run("unet-cap", 0, settings, tmp_path / "file")

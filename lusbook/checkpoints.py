@@ -1,0 +1,143 @@
+"""Checkpoints: the state of an interrupted training, so that it goes on as if nothing had happened.
+
+A checkpoint is one NPZ file, written whole or not at all. The two newest are kept: a damaged one is noticed by the
+checksums of its archive, and the one before it is used.
+"""
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from lusbook.errors import LusbookError
+
+SECONDS = 60.0  # between checkpoints; when they are written changes no number
+KEPT = 2
+
+
+def interval():
+    """Seconds between checkpoints: ``$LUSBOOK_CHECKPOINT_SECONDS``, else 60; with 0, every iteration writes one."""
+    text = os.environ.get("LUSBOOK_CHECKPOINT_SECONDS", SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise LusbookError(f"LUSBOOK_CHECKPOINT_SECONDS: expected a number of seconds, at least 0, received {text!r}")
+    return seconds
+
+
+def save(folder, key, iteration, arrays, history):
+    """Write a checkpoint; it and the one before it are kept.
+
+    Parameters
+    ----------
+    folder : path
+    key : str
+        What the run is; only a run of the same key goes on from this checkpoint.
+    iteration : int
+        Complete iterations.
+    arrays : list of ndarray
+        Everything that an iteration changes.
+    history : list of dict
+        Rows of ``iteration`` and losses, all with the same columns.
+
+    Returns
+    -------
+    path : Path
+
+    Raises
+    ------
+    LusbookError
+        When it cannot be written; the checkpoints that are there stay.
+    """
+    folder = Path(folder)
+    path = folder / f"checkpoint-{iteration:08d}.npz"
+    partial = folder / f".{path.name}.{os.getpid()}"
+    columns = list(history[0]) if history else []
+    rows = np.array([[row[name] for name in columns] for row in history], "float64")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            np.savez(
+                file,
+                *arrays,
+                key=key,
+                iteration=iteration,
+                count=len(arrays),
+                columns=np.array(columns, str),
+                rows=rows,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LusbookError(f"{path}: cannot be written ({error.strerror}); earlier checkpoints are kept") from error
+    # One of a later iteration is damaged or of another key: this run went on from before it.
+    earlier = [other for other in _stored(folder) if other < path]
+    for other in {*_stored(folder)} - {path, *earlier[: KEPT - 1]}:
+        other.unlink(missing_ok=True)
+    return path
+
+
+def load(folder, key):
+    """Read the newest checkpoint that can be read; a line on stderr names every one that cannot.
+
+    Parameters
+    ----------
+    folder : path
+    key : str
+        As :func:`save` was given it.
+
+    Returns
+    -------
+    checkpoint : tuple of (iteration, arrays, history), or None
+    """
+    folder = Path(folder)
+    for partial in folder.glob(".checkpoint-*"):
+        partial.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    stored = _stored(folder)
+    for number, path in enumerate(stored, start=1):
+        try:
+            return _read(path, key)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged archive can raise almost anything
+            reason = str(error) or type(error).__name__
+        before = stored[number : number + 1]
+        instead = f"the one before it, {before[0].name}, is used" if before else "the run starts anew"
+        print(f"{path}: not used ({reason}); {instead}", file=sys.stderr)
+    return None
+
+
+def remove(folder):
+    """Remove all checkpoints of a folder."""
+    for path in (*_stored(folder), *Path(folder).glob(".checkpoint-*")):
+        path.unlink(missing_ok=True)
+
+
+def _stored(folder):
+    """Checkpoints of a folder, the newest first."""
+    return sorted(Path(folder).glob("checkpoint-*.npz"), reverse=True)
+
+
+def _read(path, key):
+    """Read one checkpoint; raises whatever shows that it is damaged or another run's."""
+    with zipfile.ZipFile(path) as archive:
+        # Before NumPy reads: a damaged header could name an array of any size.
+        if damaged := archive.testzip():
+            raise ValueError(f"damaged: checksum of {damaged}")
+    with np.load(path, allow_pickle=False) as stored:
+        if str(stored["key"]) != key:
+            raise ValueError("of other settings, data, code or libraries")
+        iteration, columns, rows = int(stored["iteration"]), stored["columns"].tolist(), stored["rows"]
+        arrays = [stored[f"arr_{i}"] for i in range(int(stored["count"]))]
+    if path.name != f"checkpoint-{iteration:08d}.npz" or len(rows) != iteration:
+        raise ValueError(f"holds iteration {iteration} and {len(rows)} rows of history")
+    history = [dict(zip(columns, row, strict=True)) for row in rows.tolist()]
+    for row in history:
+        row["iteration"] = int(row["iteration"])
+    return iteration, arrays, history
