@@ -55,27 +55,10 @@ def save(folder, key, iteration, arrays, history):
     """
     folder = Path(folder)
     path = folder / f"checkpoint-{iteration:08d}.npz"
-    partial = folder / f".{path.name}.{os.getpid()}"
     columns = list(history[0]) if history else []
     rows = np.array([[row[name] for name in columns] for row in history], "float64")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            np.savez(
-                file,
-                *arrays,
-                key=key,
-                iteration=iteration,
-                count=len(arrays),
-                columns=np.array(columns, str),
-                rows=rows,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise LusbookError(f"{path}: cannot be written ({error.strerror}); earlier checkpoints are kept") from error
+    names = np.array(columns, str)
+    _write(path, arrays, key=key, iteration=iteration, count=len(arrays), columns=names, rows=rows)
     # One of a later iteration is damaged or of another key: this run went on from before it.
     earlier = [other for other in _stored(folder) if other < path]
     for other in {*_stored(folder)} - {path, *earlier[: KEPT - 1]}:
@@ -97,8 +80,8 @@ def load(folder, key):
     checkpoint : tuple of (iteration, arrays, history), or None
     """
     folder = Path(folder)
-    for partial in folder.glob(".checkpoint-*"):
-        partial.unlink(missing_ok=True)  # of a process that was killed while it wrote
+    for partial in _partial(folder):
+        partial.unlink(missing_ok=True)
     stored = _stored(folder)
     for number, path in enumerate(stored, start=1):
         try:
@@ -114,14 +97,56 @@ def load(folder, key):
 
 
 def remove(folder):
-    """Remove all checkpoints of a folder."""
-    for path in (*_stored(folder), *Path(folder).glob(".checkpoint-*")):
+    """Remove all checkpoints and snapshots of a folder."""
+    folder = Path(folder)
+    for path in (*_stored(folder), *_partial(folder), *folder.glob("snapshot-*.npz")):
         path.unlink(missing_ok=True)
+
+
+def save_snapshot(folder, iteration, weights):
+    """Write the weights of one iteration, which are tested when training has ended; arguments as of :func:`save`."""
+    _write(Path(folder) / f"snapshot-{iteration:08d}.npz", weights)
+
+
+def load_snapshot(folder, iteration):
+    """Read the weights that :func:`save_snapshot` wrote.
+
+    Raises
+    ------
+    LusbookError
+        When it is not there or damaged.
+    """
+    path = Path(folder) / f"snapshot-{iteration:08d}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[f"arr_{i}"] for i in range(len(stored.files))]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise LusbookError(f"{path}: not readable ({error}); remove its folder to train the run again") from error
+
+
+def _write(path, arrays, **named):
+    """Write an NPZ file whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            np.savez(file, *arrays, **named)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise LusbookError(f"{path}: cannot be written ({error.strerror}); earlier checkpoints are kept") from error
 
 
 def _stored(folder):
     """Checkpoints of a folder, the newest first."""
     return sorted(Path(folder).glob("checkpoint-*.npz"), reverse=True)
+
+
+def _partial(folder):
+    """What processes that were killed while they wrote left."""
+    return [*Path(folder).glob(".checkpoint-*"), *Path(folder).glob(".snapshot-*")]
 
 
 def _read(path, key):

@@ -94,6 +94,54 @@ def translations(overlays, source, target):
     return figure
 
 
+def growing_translations(overlays, source, target, iterations):
+    """Translations of one frame of each domain as training goes on: a row for each snapshot.
+
+    Parameters
+    ----------
+    overlays : dict of ndarray
+        Of one run.
+    source, target : str
+    iterations : list of int
+        Of the snapshots.
+    """
+    heads = {"image": "image", "fake": "translated", "cycle": "and back"}
+    columns = [(cohort, key) for cohort in (source, target) for key in heads]
+    figure, axes = plt.subplots(len(iterations), 6, figsize=(11, 1.9 * len(iterations)), layout="constrained")
+    for row, iteration in zip(np.atleast_2d(axes), iterations, strict=True):
+        for ax, (cohort, key) in zip(row, columns, strict=True):
+            show_frame(ax, overlays[f"{cohort}_image" if key == "image" else f"{cohort}_{key}_{iteration}"])
+            if iteration == iterations[0]:
+                ax.set_title(f"{COHORT_NAMES[cohort]}: {heads[key]}", fontsize=10)
+        row[0].set_ylabel(f"iteration\n{iteration}", fontsize=10)
+    return figure
+
+
+def snapshot_curves(snapshots, target):
+    """Target Dice and the label-free criterion of every snapshot, a line for each fold.
+
+    Parameters
+    ----------
+    snapshots : pandas.DataFrame
+        Of one experiment, with its folds.
+    target : str
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), layout="constrained")
+    panels = {
+        f"dice_{target}": f"Dice on {COHORT_NAMES[target]}, test fold",
+        "information": "information, nats a pixel",
+    }
+    for ax, (column, title) in zip(axes, panels.items(), strict=True):
+        sns.lineplot(
+            snapshots, x="iteration", y=column, hue="fold", style="fold", markers=True, palette="colorblind", ax=ax
+        )
+        ax.set(ylabel="", title=title)
+        ax.title.set_fontsize(10)
+    axes[0].legend(title="fold", fontsize=8, title_fontsize=8)
+    axes[1].get_legend().remove()
+    return figure
+
+
 def dice_distribution(per_image):
     """Dice of every test image, by method and cohort, with the mean of each patient."""
     order = [name for name in EXPERIMENTS if name in set(per_image["experiment"])]

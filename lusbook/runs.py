@@ -1,7 +1,8 @@
 """Runs: one experiment, fold and settings, each with a folder and a manifest.
 
 A run's folder holds ``params.json`` (what identifies it), ``history.csv`` (losses), ``per_image.csv``
-(counts and metrics of every test image), ``overlays.npz`` (the few masks that figures show),
+(counts and metrics of every test image), for SIFA ``snapshots.csv`` and ``selection.csv`` (other weights than the
+last, see :mod:`lusbook.selection`), ``overlays.npz`` (the few images and masks that figures show),
 ``weights.npz`` (never committed) and, written last, ``manifest.json``. A run without manifest is
 incomplete and is computed again, from its newest checkpoint (:mod:`lusbook.checkpoints`) where there is one; a
 complete run with the same parameters is read. A lock beside the folder keeps it to one process at a time.
@@ -12,12 +13,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import filelock
@@ -29,10 +32,12 @@ from lusbook.cohort import cohort_digests, load_cohorts, shown_frame
 from lusbook.diversity import describe_masks
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
-from lusbook.settings import PROJECT, is_preset
+from lusbook.settings import PROJECT, is_preset, make_settings
 
-FILES = ("params.json", "history.csv", "per_image.csv", "clips.csv", "described.csv", "overlays.npz")
-RUN_CODE = ("phantom", "cohort", "augment", "unet", "sifa", "training", "trials", "experiments", "metrics", "backend")
+TABLES = ("history.csv", "per_image.csv", "snapshots.csv", "selection.csv", "clips.csv", "described.csv")
+FILES = ("params.json", *TABLES, "overlays.npz")
+NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
+RUN_CODE = ("phantom", "cohort", *NETWORK_CODE, "experiments", "metrics")
 CODE = {
     "real": (*RUN_CODE, "real", "sources"),
     "cohorts": ("phantom", "cohort", "diversity", "metrics"),
@@ -110,19 +115,25 @@ def checkpoint_key(params, modules=RUN_CODE):
 
 
 def study_name(settings):
-    """Preset, with a digest of the settings when they are not the preset's own.
+    """Preset, and what differs from it: up to three settings by name, more of them as a digest.
 
     Examples
     --------
     >>> from lusbook.settings import make_settings
-    >>> study_name(make_settings("demo"))
-    'demo'
-    >>> study_name(make_settings("demo", image_size=96)).startswith("demo-")
-    True
+    >>> study_name(make_settings("demo")), study_name(make_settings("demo", image_size=96, seed=1))
+    ('demo', 'demo-seed-1-image_size-96')
     """
     if is_preset(settings):
         return settings.preset
-    return f"{settings.preset}-{_short(settings.model_dump_json().encode())[:8]}"
+    try:
+        preset = make_settings(settings.preset)
+    except LusbookError:  # a preset of the user's own file
+        preset = None
+    changed = {name: value for name, value in settings if preset is None or getattr(preset, name) != value}
+    text = "-".join(f"{name}-{value}" for name, value in changed.items())
+    if len(changed) > 3 or not re.fullmatch(r"[A-Za-z0-9._-]+", text):
+        text = _short(settings.model_dump_json().encode())[:8]
+    return f"{settings.preset}-{text}"
 
 
 def results_folder(results=None):
@@ -478,6 +489,33 @@ def read_run(name, fold, settings, results=None, file="per_image.csv"):
     table.insert(0, "experiment", name)
     table.insert(1, "fold", fold)
     return table
+
+
+def read_variants(name, settings, results=None, file="per_image.csv", **values):
+    """One table of an experiment under several values of some settings, all folds; nothing is computed.
+
+    Parameters
+    ----------
+    name : str
+        Experiment.
+    settings : Settings
+    results : path, optional
+    file : str
+    **values
+        Lists of values by the setting's name; every combination is looked for.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Rows of the combinations whose folds are all complete, the values as columns.
+    """
+    tables = []
+    for combination in product(*values.values()):
+        variant = dict(zip(values, combination, strict=True))
+        other = settings.model_copy(update=variant)
+        if all((run_folder(name, fold, other, results) / "manifest.json").exists() for fold in FOLDS):
+            tables += [read_run(name, fold, other, results, file).assign(**variant) for fold in FOLDS]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["experiment", *values])
 
 
 def read_overlays(name, fold, settings, results=None):

@@ -77,6 +77,10 @@ class Settings(pydantic.BaseModel):
         "sequential", description="seven steps one after the other, or all from one forward pass"
     )
     sifa_pool_size: int = pydantic.Field(50, ge=1, description="batches each image pool holds")
+    sifa_average_decay: float = pydantic.Field(
+        0.999, ge=0, lt=1, description="decay of the moving average of weights, per iteration (not in the paper)"
+    )
+    sifa_snapshots: int = pydantic.Field(10, ge=1, description="snapshots to choose weights from (not in the paper)")
 
 
 def load_preset(preset):

@@ -287,6 +287,61 @@ def route_table(per_image):
     return pd.DataFrame(rows, columns=["experiment", "cohort", "translated", "direct", "difference", "n"])
 
 
+def selection_table(per_image, selection):
+    """Dice of the adapted networks with other weights than the last.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of the last weights.
+    selection : pandas.DataFrame
+        Of the others, see :func:`lusbook.selection.compare`, with ``experiment`` and ``fold``.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        One row an experiment and cohort; a column for each kind of weights, mean ± standard deviation over images.
+    """
+    rows = pd.concat([default_route(per_image).assign(weights="last"), selection], ignore_index=True)
+    rows = rows[rows["experiment"].isin(set(selection["experiment"]))]
+    table = metric_table(rows, "dice", by=("experiment", "cohort", "weights"))
+    table["text"] = [mean_std(mean, std) for mean, std in zip(table["mean"], table["std"], strict=True)]
+    for column, names in (("experiment", titles("names")), ("cohort", titles("cohorts"))):
+        table[column] = table[column].map(lambda name, names=names: names.get(name, name))
+    wide = table.pivot_table(
+        index=["experiment", "cohort"], columns="weights", values="text", aggfunc="first", sort=False
+    )
+    columns = {"last": "last", "average": "average", "label-free": "label-free choice"}
+    return wide.rename(columns=columns | {"oracle": "oracle (leak)"})[[*columns.values(), "oracle (leak)"]]
+
+
+def spread_table(per_image, by, over="seed"):
+    """How far the mean Dice of one experiment moves with the seed, kept apart from its spread over images.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of runs that differ in a setting, see :func:`lusbook.runs.read_variants`.
+    by : str
+        Column of a setting: one row for each of its values and each cohort.
+    over : str
+        Column of the setting that is the repetition.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        ``by``, cohort, ``n`` (values of ``over``), the mean Dice of each, their mean, and their standard deviation.
+    """
+    means = metric_table(per_image, "dice", by=(by, "cohort", over)).pivot(
+        index=[by, "cohort"], columns=over, values="mean"
+    )
+    table = means.add_prefix(f"{over} ")
+    table.insert(0, "n", means.count(axis=1))
+    table["mean"], table["SD"] = means.mean(axis=1), means.std(axis=1)
+    table = table.rename_axis(columns=None).reset_index()
+    return table.assign(cohort=table["cohort"].map(titles("cohorts")))
+
+
 def fold_table(per_image):
     """Mean Dice of every experiment, cohort and fold, as numbers.
 

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from lusbook import backend, metrics, sifa, unet
+from lusbook import backend, checkpoints, metrics, selection, sifa, unet
 from lusbook.augment import random_transforms
 from lusbook.cohort import fold_indices, network_images, reduce_to, shown_frame
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
 
 INFERENCE_BATCH = 32
+UNLABELLED = 128  # target training images that the label-free criterion looks at, evenly spread
 
 
 def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep):
@@ -38,8 +39,9 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep
     Returns
     -------
     outcome : dict
-        ``tables`` (``history`` and ``per_image``), ``overlays`` (arrays by name), ``weights`` (list of
-        arrays) and ``machine`` (what computed).
+        ``tables`` (``history`` and ``per_image``; for SIFA also ``snapshots`` and ``selection``, see
+        :mod:`lusbook.selection`), ``overlays`` (arrays by name), ``weights`` (list of arrays) and ``machine``
+        (what computed).
     """
     seed = (settings.seed, fold, zlib.crc32(experiment.name.encode()))
     training = {name: cohort.subset(fold_indices(cohort, fold)[0]) for name, cohort in cohorts.items()}
@@ -48,12 +50,13 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep
     else:
         network, history = train_sifa(experiment, training, settings, seed, label, **keep)
     per_image, overlays = test(experiment, fold, settings, cohorts, network)
-    return {
-        "tables": {"history": pd.DataFrame(history), "per_image": per_image},
-        "overlays": overlays,
-        "weights": [np.asarray(variable.value) for variable in network.weights],
-        "machine": machine(),
-    }
+    weights = [np.asarray(variable.value) for variable in network.weights]
+    tables = {"history": pd.DataFrame(history), "per_image": per_image}
+    if experiment.method == "sifa":
+        images = training[experiment.target].images
+        more, grown = test_snapshots(experiment, fold, settings, cohorts, network, images, keep["folder"])
+        tables, overlays = tables | more, overlays | grown
+    return {"tables": tables, "overlays": overlays, "weights": weights, "machine": machine()}
 
 
 def machine():
@@ -111,9 +114,9 @@ def run_real(settings, cohort, table, **keep):
 
 
 @lru_cache(maxsize=1)
-def unet_network(width, dropout, seed):
+def unet_network(width, dropout, seed, precision):
     """A U-Net with its compiled step and inference; one serves all runs of the same settings."""
-    model = unet.build_unet(width, dropout, seed)
+    model = unet.build_unet(width, dropout, seed, precision)
     step, optimizer, state = unet.make_step(model)
     predict = unet.make_predict(model)
     initial = [np.asarray(variable.value) for variable in state]
@@ -129,7 +132,7 @@ def unet_network(width, dropout, seed):
 
 def train_unet(experiment, training, settings, seed, parent, label, **keep):
     """Train or fine-tune a U-Net on the labelled images of the experiment's cohorts."""
-    network = unet_network(settings.unet_width, settings.unet_dropout, settings.seed)
+    network = unet_network(settings.unet_width, settings.unet_dropout, settings.seed, settings.precision)
     reset(network.state, network.initial)
     iterations, epochs = settings.unet_iterations, settings.unet_epochs
     network.optimizer.rate.assign(settings.unet_learning_rate)
@@ -154,14 +157,22 @@ def train_unet(experiment, training, settings, seed, parent, label, **keep):
 @lru_cache(maxsize=1)
 def sifa_network(settings):
     """SIFA's networks with their compiled step and inference; one serves all runs of the same settings."""
-    networks = sifa.build_networks(settings.image_size, settings.sifa_width, seed=settings.seed)
+    networks = sifa.build_networks(
+        settings.image_size, settings.sifa_width, seed=settings.seed, precision=settings.precision
+    )
     step, state = sifa.make_step(networks, settings)
     direct, translated = sifa.make_predict(networks)
+    names = ("generator", "encoder", "decoder", "segmenter")  # what segments and translates
+    weights = [v for name in names for v in getattr(networks, name).variables]
+    averages, follow = selection.make_average(weights, settings.sifa_average_decay)
+    state = [*state, *averages]
     return SimpleNamespace(
         step=step,
         state=state,
         initial=[np.asarray(variable.value) for variable in state],
-        weights=[v for name in ("generator", "encoder", "segmenter") for v in getattr(networks, name).variables],
+        weights=weights,
+        averages=averages,
+        follow=follow,
         routes={"translated": translated, "direct": direct},
         translate=sifa.make_translate(networks),
     )
@@ -182,6 +193,8 @@ def adapt(source, b, settings, seed, label, **keep):
     ----------
     source : Cohort
     b : ndarray, shape (n, size, size, 1), float32
+    **keep
+        As :func:`run_trial`; snapshots of the weights go to ``folder``, too.
     """
     network = sifa_network(settings)
     reset(network.state, network.initial)
@@ -194,9 +207,7 @@ def adapt(source, b, settings, seed, label, **keep):
         rng = np.random.default_rng((*seed, 1, iteration))
         chosen_a = batch_indices(len(a), size, iteration, (*seed, 2))
         chosen_b = batch_indices(len(b), size, iteration, (*seed, 3))
-        for pool in pools:
-            pool.filled = min(iteration, len(pool.batches))  # each iteration fills one slot, also before a resumption
-        slots[:], used = zip(*(pool.draw(rng) for pool in pools), strict=True)
+        slots[:], used = zip(*(pool.draw(rng, iteration) for pool in pools), strict=True)
         stored = [pool.batches[slot or 0] for pool, slot in zip(pools, slots, strict=True)]
         transforms = [random_transforms(rng, size, side, settings) for _ in "ab"]
         return a[chosen_a], masks[chosen_a], b[chosen_b], *transforms, *stored, np.array(used, "float32")
@@ -207,8 +218,16 @@ def adapt(source, b, settings, seed, label, **keep):
             pool.put(slot, np.asarray(losses.pop(name)))
         return losses
 
+    taken = selection.snapshot_iterations(settings.sifa_iterations, settings.sifa_snapshots)
+
+    def after(iteration):
+        network.follow(iteration)
+        if iteration in taken:
+            checkpoints.save_snapshot(keep["folder"], iteration, [np.asarray(v.value) for v in network.weights])
+
     batches = [pool.batches for pool in pools]
-    return network, fit(step, batch, settings.sifa_iterations, label, state=network.state, pools=batches, **keep)
+    iterations = settings.sifa_iterations
+    return network, fit(step, batch, iterations, label, state=network.state, pools=batches, after=after, **keep)
 
 
 def network_masks(masks):
@@ -242,6 +261,11 @@ def in_batches(function, images):
     return np.concatenate(found)
 
 
+def default_route(experiment, cohort):
+    """How a network segments a cohort: SIFA sends its source domain through the generator first."""
+    return "translated" if experiment.method == "sifa" and cohort in experiment.source else "direct"
+
+
 def test(experiment, fold, settings, cohorts, network):
     """Test a network on both cohorts' test fold.
 
@@ -267,7 +291,63 @@ def test(experiment, fold, settings, cohorts, network):
             rows = pd.DataFrame({"cohort": name, "patient": subset.patients, "image": index, "route": route})
             tables.append(pd.concat([rows, metrics.per_image(predicted, subset.masks)], axis=1))
         if experiment.method == "sifa":
-            step = "source" if name in experiment.source else "target"
-            for key, image in network.translate(network_images(subset.images[[shown]]))[step].items():
-                overlays[f"{name}_{key}"] = np.asarray(image)[0, ..., 0]
+            overlays |= translations(experiment, name, network, subset.images[shown])
     return pd.concat(tables, ignore_index=True), overlays
+
+
+def translations(experiment, cohort, network, image, suffix=""):
+    """An image of a cohort translated to the other domain (``fake``) and back (``cycle``), by a trained SIFA."""
+    step = "source" if cohort in experiment.source else "target"
+    images = network.translate(network_images(image[None]))[step]
+    return {f"{cohort}_{key}{suffix}": np.asarray(found)[0, ..., 0] for key, found in images.items()}
+
+
+def test_snapshots(experiment, fold, settings, cohorts, network, unlabelled, folder):
+    """Test the snapshots and the average of a SIFA training, by the default route of each cohort.
+
+    Parameters
+    ----------
+    unlabelled : ndarray, shape (n, size, size), uint8
+        Training images of the target.
+    folder : Path
+        Where the snapshots are.
+
+    Returns
+    -------
+    tables : dict of pandas.DataFrame
+        ``snapshots`` and ``selection``.
+    overlays : dict of ndarray
+        Translations of the shown frames by every snapshot, ``<cohort>_fake_<iteration>`` and so on.
+    """
+    seen = unlabelled[np.unique(np.linspace(0, len(unlabelled) - 1, UNLABELLED).round().astype(int))]
+    overlays = {}
+
+    def evaluate():
+        tables = []
+        for name, cohort in cohorts.items():
+            index = fold_indices(cohort, fold)[1]
+            subset = cohort.subset(index)
+            predicted = probabilities(network.routes[default_route(experiment, name)], subset.images)
+            counts = metrics.per_image(predicted > settings.threshold, subset.masks)[["tp", "fp", "fn", "tn", "dice"]]
+            rows = pd.DataFrame({"cohort": name, "patient": subset.patients, "image": index})
+            tables.append(pd.concat([rows, counts], axis=1))
+        return pd.concat(tables, ignore_index=True)
+
+    def load(iteration):
+        reset(network.weights, checkpoints.load_snapshot(folder, iteration))
+        for name, cohort in cohorts.items():
+            image = cohort.images[shown_frame(cohort, fold)]
+            overlays.update(translations(experiment, name, network, image, f"_{iteration}"))
+
+    taken = selection.snapshot_iterations(settings.sifa_iterations, settings.sifa_snapshots)
+    candidates = {iteration: lambda iteration=iteration: load(iteration) for iteration in taken}
+    candidates["average"] = lambda: reset(network.weights, [average.value for average in network.averages])
+    compared = selection.compare(
+        candidates, evaluate, lambda: probabilities(network.routes["direct"], seen), experiment.target
+    )
+    return vars(compared), {key: quantise(image) for key, image in overlays.items()}
+
+
+def quantise(image):
+    """A network's image in [-1, 1] as uint8: small enough to keep for every snapshot."""
+    return np.clip(np.round((image + 0.9) / 1.8 * 255), 0, 255).astype("uint8")
