@@ -65,7 +65,7 @@ def machine():
         "backend": backend.keras.backend.backend(),
         "device": backend.device(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
+        "threads": int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)) or None,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import textwrap
 import time
@@ -49,6 +50,8 @@ def test_a_run_holds_what_it_should(settings, finished):
         "params.json",
         "history.csv",
         "per_image.csv",
+        "snapshots.csv",
+        "selection.csv",
         "overlays.npz",
         "weights.npz",
         "manifest.json",
@@ -65,7 +68,13 @@ def test_a_run_holds_what_it_should(settings, finished):
     }
     pixels = table[["tp", "fp", "fn", "tn"]].sum(axis=1)
     assert (pixels == settings.image_size**2).all()
+    snapshots = runs.read_run("sifa-covid-to-cap", 0, settings, finished, "snapshots.csv")
+    assert snapshots["iteration"].tolist() == [1, 2]
+    selection = runs.read_run("sifa-covid-to-cap", 0, settings, finished, "selection.csv")
+    assert set(selection["weights"]) == {"average", "label-free", "oracle"}
+    assert (selection.groupby("weights").size() == len(table[table["route"] == "direct"])).all()
     overlays = runs.read_overlays("sifa-covid-to-cap", 0, settings, finished)
+    assert overlays["cap_fake_2"].dtype == np.uint8
     assert {"covid_image", "covid_fake", "covid_cycle", "covid_translated", "cap_direct", "cap_fake"} <= set(overlays)
 
 
@@ -177,11 +186,12 @@ def test_a_run_that_ended_after_its_training_goes_on_from_its_checkpoint(setting
         patch.setattr(trials, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         runs.run("sifa-covid-to-cap", 0, settings, tmp_path)
     folder, expected = (folder_of("sifa-covid-to-cap", settings, root) for root in (tmp_path, finished))
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-00000001.npz", "checkpoint-00000002.npz"]
+    kept = [f"{kind}-0000000{iteration}.npz" for kind in ("checkpoint", "snapshot") for iteration in (1, 2)]
+    assert sorted(path.name for path in folder.iterdir()) == kept
     monkeypatch.setattr(trials.sifa_network(settings), "step", lambda *_: pytest.fail("trained"))
     runs.run("sifa-covid-to-cap", 0, settings, tmp_path)
     assert {path.name for path in folder.iterdir()} == {path.name for path in expected.iterdir()}
-    for file in ("history.csv", "per_image.csv"):
+    for file in ("history.csv", "per_image.csv", "snapshots.csv", "selection.csv"):
         assert (folder / file).read_bytes() == (expected / file).read_bytes()
 
 
@@ -249,9 +259,20 @@ def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):
 
 
 def test_a_study_of_changed_settings_has_its_own_folder():
-    names = {runs.study_name(make_settings("demo", seed=seed)) for seed in range(3)}
-    assert len(names) == 3
-    assert "demo" in names
+    names = [runs.study_name(make_settings("demo", seed=seed)) for seed in range(3)]
+    assert names == ["demo", "demo-seed-1", "demo-seed-2"]
+    many = {"seed": 1, "image_size": 32, "sifa_width": 0.5, "unet_width": 0.25}
+    for overrides in (many, {"cohorts": "/some/where.csv"}):
+        assert re.fullmatch("demo-[0-9a-f]{8}", runs.study_name(make_settings("demo", **overrides)))
+
+
+def test_variants_are_read_where_all_folds_are_complete(settings, results):
+    assert runs.read_variants("unet-cap", settings, results, seed=[0, 1]).empty
+    for fold in (1, 2):
+        runs.run("unet-cap", fold, settings, results)
+    found = runs.read_variants("unet-cap", settings, results, seed=[0, 1])
+    assert set(found["seed"]) == {0}
+    assert set(found["fold"]) == {0, 1, 2}
 
 
 def test_settings_of_the_other_method_do_not_matter():
