@@ -87,6 +87,8 @@ name-of-chapter:
 
 results: $(STAMP) ## compute the committed study anew, and the committed chapters from it
 	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES) --recompute
+	rm -rf data/results/$(PRESET)-*
+	$(BIN)/lusbook queue data/queues/comparisons.yaml --minutes 600 --results data/results --threads $(CORES)
 	$(BIN)/lusbook chapters --results data/results --in-place
 	$(MAKE) format
 

@@ -304,15 +304,8 @@ def selection_table(per_image, selection):
     """
     rows = pd.concat([default_route(per_image).assign(weights="last"), selection], ignore_index=True)
     rows = rows[rows["experiment"].isin(set(selection["experiment"]))]
-    table = metric_table(rows, "dice", by=("experiment", "cohort", "weights"))
-    table["text"] = [mean_std(mean, std) for mean, std in zip(table["mean"], table["std"], strict=True)]
-    for column, names in (("experiment", titles("names")), ("cohort", titles("cohorts"))):
-        table[column] = table[column].map(lambda name, names=names: names.get(name, name))
-    wide = table.pivot_table(
-        index=["experiment", "cohort"], columns="weights", values="text", aggfunc="first", sort=False
-    )
-    columns = {"last": "last", "average": "average", "label-free": "label-free choice"}
-    return wide.rename(columns=columns | {"oracle": "oracle (leak)"})[[*columns.values(), "oracle (leak)"]]
+    columns = {"last": "last", "average": "average", "label-free": "label-free choice", "oracle": "oracle (leak)"}
+    return _side_by_side(rows, "weights").rename(columns=columns)[["experiment", "cohort", *columns.values()]]
 
 
 def spread_table(per_image, by, over="seed"):
@@ -321,7 +314,7 @@ def spread_table(per_image, by, over="seed"):
     Parameters
     ----------
     per_image : pandas.DataFrame
-        Of runs that differ in a setting, see :func:`lusbook.runs.read_variants`.
+        Of runs that differ in settings, see :func:`lusbook.runs.read_variants`.
     by : str
         Column of a setting: one row for each of its values and each cohort.
     over : str
@@ -332,14 +325,46 @@ def spread_table(per_image, by, over="seed"):
     table : pandas.DataFrame
         ``by``, cohort, ``n`` (values of ``over``), the mean Dice of each, their mean, and their standard deviation.
     """
-    means = metric_table(per_image, "dice", by=(by, "cohort", over)).pivot(
-        index=[by, "cohort"], columns=over, values="mean"
-    )
+    parts = [
+        default_route(rows.drop(columns=[by, over])).assign(**{by: key[0], over: key[1]})
+        for key, rows in per_image.groupby([by, over])
+    ]
+    means = metric_table(pd.concat(parts), "dice", by=(by, "cohort", over))
+    means = means.pivot(index=[by, "cohort"], columns=over, values="mean")
     table = means.add_prefix(f"{over} ")
     table.insert(0, "n", means.count(axis=1))
     table["mean"], table["SD"] = means.mean(axis=1), means.std(axis=1)
     table = table.rename_axis(columns=None).reset_index()
     return table.assign(cohort=table["cohort"].map(titles("cohorts")))
+
+
+def variants_table(per_image, by):
+    """Dice under several values of a setting, beside each other.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of runs that differ in a setting, see :func:`lusbook.runs.read_variants`.
+    by : str
+        Column of the setting.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        One row an experiment and cohort; a column for each value, mean ± standard deviation over images.
+    """
+    parts = [default_route(rows.drop(columns=by)).assign(**{by: value}) for value, rows in per_image.groupby(by)]
+    return _side_by_side(pd.concat(parts), by)
+
+
+def _side_by_side(rows, by):
+    """Dice of each experiment and cohort in a column for each value of ``by``."""
+    table = metric_table(rows, "dice", by=("experiment", "cohort", by))
+    table["text"] = [mean_std(mean, std) for mean, std in zip(table["mean"], table["std"], strict=True)]
+    for column, names in (("experiment", titles("names")), ("cohort", titles("cohorts"))):
+        table[column] = table[column].map(lambda name, names=names: names.get(name, name))
+    wide = table.pivot_table(index=["experiment", "cohort"], columns=by, values="text", aggfunc="first", sort=False)
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def fold_table(per_image):

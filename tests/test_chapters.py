@@ -10,7 +10,7 @@ import nbformat
 import papermill
 import pytest
 
-from lusbook import chapters, runs
+from lusbook import chapters, queues, runs
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT, Settings, make_settings
 from tests.helpers import write_manifest
@@ -108,6 +108,12 @@ def test_figures_have_alt_text_and_captions():
 
 def test_committed_study_is_what_this_code_gives():
     assert runs.stale_runs(make_settings("demo")) == []
+
+
+def test_committed_comparisons_are_what_this_code_gives():
+    for job in queues.read_queue(PROJECT / "data" / "queues" / "comparisons.yaml"):
+        assert (job.folder / "manifest.json").exists(), job.title
+        assert runs.stale_runs(job.settings) == [], job.title
 
 
 def test_an_unknown_chapter_is_named(tmp_path):
