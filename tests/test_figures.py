@@ -60,6 +60,26 @@ def test_translations_have_six_columns():
     assert len(figures.translations({k: overlay() for k in range(3)}, "covid", "cap").axes) == 18
 
 
+def test_translations_grow_by_a_row_a_snapshot():
+    arrays = overlay()
+    for iteration in (10, 20, 30):
+        for cohort in ("covid", "cap"):
+            arrays |= {
+                f"{cohort}_{key}_{iteration}": np.full((16, 16), iteration, "uint8") for key in ("fake", "cycle")
+            }
+    axes = figures.growing_translations(arrays, "covid", "cap", [10, 20, 30]).axes
+    assert len(axes) == 18
+    assert [int(ax.images[0].get_array().max()) for ax in axes[1::6]] == [10, 20, 30]
+
+
+def test_snapshot_curves_draw_one_line_a_fold():
+    table = pd.DataFrame(
+        [{"fold": k, "iteration": i, "dice_cap": 0.1 * k, "information": 0.01 * i} for k in range(3) for i in (1, 2)]
+    )
+    axes = figures.snapshot_curves(table, "cap").axes
+    assert [len([line for line in ax.lines if len(line.get_xdata())]) for ax in axes] == [3, 3]
+
+
 def test_dice_distribution_names_methods_in_order(per_image):
     figure = figures.dice_distribution(per_image)
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]

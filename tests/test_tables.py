@@ -160,6 +160,46 @@ def test_route_table_compares_the_two_ways_on_the_source_cohort():
     assert table.loc[2, "direct"].startswith(f"{means['direct']:.2f} ± ")
 
 
+def test_selection_table_sets_other_weights_beside_the_last():
+    per_image = study(["unet-covid", "sifa-covid-to-cap"])
+    rows = default_route(per_image)
+    rows = rows[rows["experiment"] == "sifa-covid-to-cap"]
+    others = [rows.assign(weights=name) for name in ("average", "label-free")]
+    best = rows.assign(weights="oracle", dice=1.0)
+    table = tables.selection_table(per_image, pd.concat([*others, best])).set_index("cohort")
+    assert table["experiment"].unique().tolist() == ["SIFA (COVID-19 Source / CAP Target)"]
+    for cohort, name in (("covid", "COVID-19"), ("cap", "CAP")):
+        dice = rows.loc[rows["cohort"] == cohort, "dice"]
+        same = f"{dice.mean():.2f} ± {dice.std():.2f}"
+        row = table.loc[name, ["last", "average", "label-free choice", "oracle (leak)"]]
+        assert row.tolist() == [same, same, same, "1.00 ± 0.00"]
+
+
+def test_spread_table_is_over_the_means_of_the_seeds():
+    parts = [
+        study(["sifa-covid-to-cap"], seed=seed).assign(seed=seed, sifa_updates=way)
+        for way, seed in (("sequential", 0), ("simultaneous", 0), ("simultaneous", 1))
+    ]
+    table = tables.spread_table(pd.concat(parts), "sifa_updates").set_index(["sifa_updates", "cohort"])
+    means = [default_route(part).groupby("cohort")["dice"].mean() for part in parts]
+    row = table.loc["simultaneous", "CAP"]
+    assert row["n"] == 2
+    assert row["seed 1"] == pytest.approx(means[2]["cap"])
+    assert row["mean"] == pytest.approx(np.mean([means[1]["cap"], means[2]["cap"]]))
+    assert row["SD"] == pytest.approx(np.std([means[1]["cap"], means[2]["cap"]], ddof=1))
+    alone = table.loc["sequential", "COVID-19"]
+    assert alone["n"] == 1 and np.isnan(alone["SD"]) and np.isnan(alone["seed 1"])
+
+
+def test_variants_table_has_a_column_for_each_value():
+    one, other = (
+        study(["unet-covid"], seed=seed).assign(precision=p) for seed, p in enumerate(["float32", "bfloat16"])
+    )
+    table = tables.variants_table(pd.concat([one, other]), "precision").set_index("cohort")
+    dice = other.loc[other["cohort"] == "cap", "dice"]
+    assert table.loc["CAP", "bfloat16"] == f"{dice.mean():.2f} ± {dice.std():.2f}"
+
+
 def test_fold_table_averages_over_the_images_of_a_fold():
     per_image = study()
     table = fold_table(per_image)
