@@ -1,4 +1,6 @@
-"""Small data that several tests share."""
+"""Small data, and a way to run steps, that several tests share."""
+
+from contextlib import contextmanager
 
 import imageio.v3 as iio
 import numpy as np
@@ -23,3 +25,20 @@ def write_manifest(folder, size=32, patients=3, frames=4):
     path = folder / "manifest.csv"
     pd.DataFrame(rows).to_csv(path, index=False)
     return path
+
+
+@contextmanager
+def untraced():
+    """Compiled steps run operation by operation here: a graph of SIFA takes longer to build than a few iterations."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":  # JAX runs operation by operation only outside its compiler
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
