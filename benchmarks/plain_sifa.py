@@ -414,7 +414,7 @@ def main(quick: common.Quick = False, out: common.Out = None):
 
     options = {"size": 32, "width": 0.0625, "batch": 2, "iterations": 1 if quick else 10}
     found = compare(**options)
-    rows = [common.quantity(f"largest relative difference, {name}", value, "") for name, value in found.items()]
+    rows = [common.quantity(f"relative difference, {name}", value, "") for name, value in found.items()]
     common.report("plain_sifa", rows, out, quick, options=options)
 
 

@@ -589,7 +589,7 @@ def benchmark_table(content, pattern=""):
 
 
 def machines_table(contents):
-    """What computed: one row a benchmark, columns only where machines differ or say something.
+    """What computed: one row for benchmarks of the same machine, versions and day.
 
     Parameters
     ----------
@@ -611,7 +611,9 @@ def machines_table(contents):
             "versions": ", ".join(f"{package} {text}" for package, text in packages.items()),
             "day": machine["date"],
         }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    names = table.index.to_series().groupby([table[column] for column in table], sort=False).agg(", ".join)
+    return table.loc[names.str.split(", ").str[0]].set_axis(names, axis=0).rename_axis(None)
 
 
 def sifa_seconds(content):

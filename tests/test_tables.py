@@ -279,9 +279,10 @@ def test_iterations_stand_beside_their_floor(benchmark):
 
 def test_machines_are_those_that_computed(benchmark):
     other = benchmark | {"computed_on": benchmark["machine"] | {"processor": "Q", "device": "G"}}
-    table = tables.machines_table({"one": benchmark, "other": other})
+    table = tables.machines_table({"one": benchmark, "other": other, "third": benchmark})
+    assert table.index.tolist() == ["one, third", "other"]
     assert table["processor"].tolist() == ["P", "Q"] and table["device"].tolist() == ["–", "G"]
-    assert table.loc["one", ["cores used", "versions"]].tolist() == ["1 of 2", "tensorflow 2.21"]
+    assert table.loc["one, third", ["cores used", "versions"]].tolist() == ["1 of 2", "tensorflow 2.21"]
 
 
 def test_a_benchmark_that_was_not_run_is_none(tmp_path):
