@@ -6,6 +6,8 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PRESET ?= demo
 NAME ?=
 PARAMS ?=
+BENCHMARKS ?= sifa unet data_path inference metrics demo plain_sifa
+TORCH_PYTHON ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -24,7 +26,7 @@ export PYTHONUNBUFFERED = 1
 step = @printf '\n== %s ==\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help env book site test chapter results format strip requirements clean name-of-chapter
+.PHONY: help env book site test chapter results bench format strip requirements clean name-of-chapter
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -92,6 +94,13 @@ results: $(STAMP) ## compute the committed study anew, and the committed chapter
 	$(BIN)/lusbook chapters --results data/results --in-place
 	$(MAKE) format
 
+bench: $(STAMP) ## measure speed into data/benchmarks (TORCH_PYTHON=a Python with PyTorch to compare with)
+	@set -e; for name in $(BENCHMARKS); do \
+		printf '\n== benchmark: %s ==\n' $$name; \
+		case $$name in unet|inference) options='$(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))' ;; *) options= ;; esac; \
+		$(BIN)/python benchmarks/$$name.py $$options; \
+	done
+
 format: $(STAMP) strip ## format code and chapters, as the checks want them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -101,7 +110,7 @@ strip: $(STAMP) ## clean the chapters of timing metadata; their outputs stay
 
 requirements: ## pin requirements.txt anew from pyproject.toml (needs uv)
 	uv lock
-	uv export --quiet --no-emit-project --extra cpu --extra dev --no-header --format requirements-txt --output-file requirements.txt
+	uv export --quiet --no-emit-project --extra cpu --extra dev --extra export --no-header --format requirements-txt --output-file requirements.txt
 
 clean: ## remove _build, studies of your own included; .venv and the committed study stay
 	rm -rf _build .pytest_cache .ruff_cache .snakemake

@@ -44,11 +44,11 @@ def make_call(method, settings):
     side = settings.image_size
     if method == "unet":
         size, width = settings.unet_batch_size, settings.unet_width
-        step, *_ = unet.make_step(unet.build_unet(width, settings.unet_dropout))
+        step, *_ = unet.make_step(unet.build_unet(width, settings.unet_dropout, precision=settings.precision))
         arrays = common.random_images(size, side), common.random_masks(size, side), common.identity_transforms(size)
         return lambda: step(*arrays), flops.unet_step_flops(side, width, size)
     size, width = settings.sifa_batch_size, settings.sifa_width
-    step, _ = sifa.make_step(sifa.build_networks(side, width), settings)
+    step, _ = sifa.make_step(sifa.build_networks(side, width, precision=settings.precision), settings)
     a, b, stored_a, stored_b = (common.random_images(size, side, seed) for seed in range(4))
     same = common.identity_transforms(size)
     arrays = a, common.random_masks(size, side), b, same, same, stored_a, stored_b, np.float32([0, 1])
@@ -67,15 +67,14 @@ def measure(method, size, precision, calls, quick):
 
     updates = {} if method == "unet" else {"sifa_updates": method}
     settings = make_settings("smoke" if quick else "paper", image_size=size, precision=precision, **updates)
-    if precision != "float32":
-        backend.keras.config.set_dtype_policy(f"mixed_{precision}")
     name = f"{method} {size} px {precision}"
     # Tiny steps are not worth a graph.
     eager = quick and backend.keras.backend.backend() == "tensorflow"
     with common.untraced() if eager else nullcontext():
         call, operations = make_call(method, settings)
         rows = [common.quantity(f"{name}, first call", common.seconds(call))]
-        call()
+        if not quick:
+            call()
         times = [common.seconds(call) for _ in range(calls)]
     rows.append(common.quantity(f"{name}, iteration", times, flops=operations))
     rows.append(common.quantity(f"{name}, achieved", np.divide(operations / 1e12, times), "TFLOP/s"))

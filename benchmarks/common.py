@@ -224,7 +224,7 @@ def progress(text):
 
 @contextmanager
 def without_augmentation():
-    """Steps that are built and first called here leave images and masks as they are."""
+    """Steps that are built and first called here augment nothing; what they compile otherwise is the same."""
     from lusbook import augment
 
     kept = augment.transform

@@ -1,5 +1,7 @@
 """What loading and augmentation add to a training step: U-Net, and SIFA at the demo's width."""
 
+from contextlib import nullcontext
+
 import common
 import keras
 import numpy as np
@@ -25,8 +27,10 @@ def unet_calls(settings, count):
     size, side = settings.unet_batch_size, settings.image_size
     images, masks = common.random_images(count, side), common.random_masks(count, side)
     network = unet.make_step(unet.build_unet(settings.unet_width, settings.unet_dropout))[0]
-    bare = unet.make_step(unet.build_unet(settings.unet_width, settings.unet_dropout))[0]
     fixed = images[:size], masks[:size], common.identity_transforms(size)
+    with common.without_augmentation():
+        bare = unet.make_step(unet.build_unet(settings.unet_width, settings.unet_dropout))[0]
+        common.seconds(lambda: bare(*fixed))
     turn = iter(range(10**9))
 
     def loading():  # as lusbook.trials.train_unet does
@@ -47,10 +51,12 @@ def sifa_calls(settings, count_a, count_b):
         common.random_images(count_b, side),
     )
     step = sifa.make_step(sifa.build_networks(side, settings.sifa_width), settings)[0]
-    bare = sifa.make_step(sifa.build_networks(side, settings.sifa_width), settings)[0]
     pools = [sifa.ImagePool(settings.sifa_pool_size, (size, side, side, 1)) for _ in "ab"]
     same = common.identity_transforms(size)
     fixed = a[:size], masks[:size], b[:size], same, same, a[:size], b[:size], np.float32([0, 0])
+    with common.without_augmentation():
+        bare = sifa.make_step(sifa.build_networks(side, settings.sifa_width), settings)[0]
+        common.seconds(lambda: bare(*fixed))
     turn = iter(range(10**9))
 
     def loading():  # as lusbook.trials.adapt does
@@ -58,7 +64,7 @@ def sifa_calls(settings, count_a, count_b):
         rng = np.random.default_rng((0, 0, 1, iteration))
         chosen_a = batch_indices(count_a, size, iteration, (0, 0, 2))
         chosen_b = batch_indices(count_b, size, iteration, (0, 0, 3))
-        slots, used = zip(*(pool.draw(rng) for pool in pools), strict=True)
+        slots, used = zip(*(pool.draw(rng, iteration) for pool in pools), strict=True)
         stored = [pool.batches[slot or 0] for pool, slot in zip(pools, slots, strict=True)]
         transforms = [random_transforms(rng, size, side, settings) for _ in "ab"]
         arrays = a[chosen_a], masks[chosen_a], b[chosen_b], *transforms, *stored, np.array(used, "float32")
@@ -75,19 +81,19 @@ def main(quick: common.Quick = False, out: common.Out = None, rounds: common.Rou
     rows, sizes, inner, preset = [], SIZES, INNER, "demo"
     covid, cap = fold_images("covid"), fold_images("cap")
     if quick:
-        sizes, inner, rounds, preset = (16,), 2, 2, "smoke"
+        sizes, inner, rounds, preset = (16,), 1, 1, "smoke"
     for method in ("unet", "sifa"):
         for size in sizes:
             options = {"image_size": size}
             if method == "unet" and not quick:  # the paper's network; SIFA's would hide the data path
                 options |= {"unet_width": 1.0, "unet_dropout": 0.5}
             settings = make_settings(preset, **options)
-            calls = unet_calls(settings, covid) if method == "unet" else sifa_calls(settings, covid, cap)
             common.progress(f"{method}, {size} px")
-            with common.without_augmentation():
-                common.seconds(calls["fixed"])
-            common.seconds(calls["loading"])
-            times = common.interleaved(calls, rounds, inner)
+            with common.untraced() if quick else nullcontext():
+                calls = unet_calls(settings, covid) if method == "unet" else sifa_calls(settings, covid, cap)
+                if not quick:
+                    common.seconds(calls["loading"])
+                times = common.interleaved(calls, rounds, inner)
             rows += [common.quantity(f"{method} {size} px step, {name}", values) for name, values in times.items()]
             target = 1.1 if method == "unet" else None
             rows.append(common.ratio(f"{method} {size} px loading / fixed", times["loading"], times["fixed"], target))

@@ -10,43 +10,111 @@ import plain_sifa
 
 CHANNELS = (16, 32, 64, 128)  # of the U-Net
 
-# Passes of each network through one batch, by algorithm: forward, gradient by the input, gradient by the
-# filters. A network that is called on two batches counts twice. Where gradients only pass through a
-# network to what came before it, there are none by its filters.
+# Passes of each network through one batch, by algorithm:
+#
+#     forward, backward to its inputs, backward to its weights, backward to both.
+#
+# A network that is called on two batches, or on two side by side, counts twice. A backward pass to the inputs
+# computes no gradient of filters: what came before the network is trained, not the network. One to the weights
+# computes no gradient of its first convolution's input. tests/test_benchmarks.py counts the convolutions of the
+# traced steps, and compares them with these tables.
 #
 # The published algorithm, update by update: each computes anew what its loss needs.
-PLAIN_UPDATES = {
+PLAIN = {
     "generator": {
-        "generator": (2, 2, 2),
-        "encoder": (2, 1, 0),
-        "decoder": (2, 1, 0),
-        "target": (1, 1, 0),
+        "generator": (2, 0, 2, 0),
+        "encoder": (2, 1, 0, 0),
+        "decoder": (2, 1, 0, 0),
+        "target": (1, 1, 0, 0),
     },
-    "target": {"target": (2, 2, 2)},
+    "target": {"target": (2, 0, 2, 0)},
     "segmentation": {
-        "generator": (2, 1, 0),
-        "encoder": (2, 2, 2),
-        "decoder": (2, 2, 0),
-        "segmenter": (2, 2, 2),
-        "segmenter_low": (2, 2, 2),
-        "source": (1, 1, 0),
-        "feature": (1, 1, 0),
-        "feature_low": (1, 1, 0),
+        "generator": (2, 1, 0, 0),
+        "encoder": (2, 0, 2, 0),
+        "decoder": (2, 2, 0, 0),
+        "segmenter": (2, 0, 0, 2),
+        "segmenter_low": (2, 0, 0, 2),
+        "source": (1, 1, 0, 0),
+        "feature": (1, 1, 0, 0),
+        "feature_low": (1, 1, 0, 0),
     },
     "decoder": {
-        "generator": (2, 1, 0),
-        "encoder": (2, 0, 0),
-        "decoder": (2, 2, 2),
-        "source": (1, 1, 0),
+        "generator": (2, 1, 0, 0),
+        "encoder": (2, 0, 0, 0),
+        "decoder": (2, 0, 2, 0),
+        "source": (1, 1, 0, 0),
     },
     "source": {
-        "generator": (1, 0, 0),
-        "encoder": (1, 0, 0),
-        "decoder": (1, 0, 0),
-        "source": (3, 3, 3),
+        "generator": (1, 0, 0, 0),
+        "encoder": (1, 0, 0, 0),
+        "decoder": (1, 0, 0, 0),
+        "source": (3, 0, 3, 0),
     },
-    "feature": {"generator": (1, 0, 0), "encoder": (2, 0, 0), "segmenter": (2, 0, 0), "feature": (2, 2, 2)},
-    "feature_low": {"generator": (1, 0, 0), "encoder": (2, 0, 0), "segmenter_low": (2, 0, 0), "feature_low": (2, 2, 2)},
+    "feature": {
+        "generator": (1, 0, 0, 0),
+        "encoder": (2, 0, 0, 0),
+        "segmenter": (2, 0, 0, 0),
+        "feature": (2, 0, 2, 0),
+    },
+    "feature_low": {
+        "generator": (1, 0, 0, 0),
+        "encoder": (2, 0, 0, 0),
+        "segmenter_low": (2, 0, 0, 0),
+        "feature_low": (2, 0, 2, 0),
+    },
+}
+
+# The same result with what no update changed taken over: lusbook.sifa.sequential.
+SEQUENTIAL = {
+    "generator": PLAIN["generator"],
+    "target": PLAIN["target"],
+    # Real target images encoded, and decoded to fake source, stand; both are passed back through, once.
+    "segmentation": {
+        "generator": (2, 1, 0, 0),  # fake target anew; the cycle of fake source, and back through it
+        "encoder": (1, 0, 2, 0),
+        "decoder": (1, 2, 0, 0),
+        "segmenter": (2, 0, 0, 2),
+        "segmenter_low": (2, 0, 0, 2),
+        "source": (1, 1, 0, 0),
+        "feature": (1, 1, 0, 0),
+        "feature_low": (1, 1, 0, 0),
+    },
+    # Fake target stands from here on, and so do both encodings.
+    "decoder": {
+        "generator": (1, 1, 0, 0),
+        "encoder": (2, 0, 0, 0),
+        "decoder": (2, 0, 2, 0),
+        "source": (1, 1, 0, 0),
+    },
+    "source": {"decoder": (1, 0, 0, 0), "source": (3, 0, 3, 0)},
+    "feature": {"segmenter": (2, 0, 0, 0), "feature": (2, 0, 2, 0)},
+    "feature_low": {"segmenter_low": (2, 0, 0, 0), "feature_low": (2, 0, 2, 0)},
+}
+
+# One forward pass for all updates: lusbook.sifa.simultaneous, by its numbered parts.
+SIMULTANEOUS = {
+    "forward": {"generator": (2, 0, 0, 0), "encoder": (2, 0, 0, 0), "decoder": (2, 0, 0, 0)},
+    "images": {
+        "generator": (0, 0, 1, 1),  # of the first pass, of the cycle
+        "encoder": (0, 1, 0, 0),
+        "decoder": (0, 0, 0, 2),
+        "target": (1, 1, 0, 0),
+        "source": (1, 2, 0, 0),  # its two channels separately
+    },
+    "features": {
+        "encoder": (0, 0, 2, 0),
+        "decoder": (0, 2, 0, 0),  # the auxiliary channel's gradient, beside zeros for the other domain
+        "segmenter": (2, 0, 0, 2),
+        "segmenter_low": (2, 0, 0, 2),
+        "feature": (1, 1, 0, 0),
+        "feature_low": (1, 1, 0, 0),
+    },
+    "discriminators": {
+        "target": (2, 0, 2, 0),
+        "source": (3, 0, 3, 0),
+        "feature": (2, 0, 2, 0),
+        "feature_low": (2, 0, 2, 0),
+    },
 }
 
 
@@ -55,38 +123,22 @@ def total(updates):
     passes = {}
     for update in updates.values():
         for network, counts in update.items():
-            passes[network] = tuple(np.add(passes.get(network, (0, 0, 0)), counts).tolist())
+            passes[network] = tuple(np.add(passes.get(network, (0, 0, 0, 0)), counts).tolist())
     return passes
 
 
-def changed(passes, **more):
-    """Passes with some added."""
-    return passes | {name: tuple(np.add(passes[name], counts).tolist()) for name, counts in more.items()}
-
-
-PASSES = {
-    "plain": total(PLAIN_UPDATES),
-    # D_s' update decodes both domains in one call, and encodes both for that.
-    "sequential": changed(total(PLAIN_UPDATES), encoder=(1, 0, 0), decoder=(1, 0, 0)),
-    # One forward pass, three backward passes: of cycle and adversarial terms, of the segmentation's terms,
-    # of the discriminators.
-    "simultaneous": {
-        "generator": (2, 2, 2),
-        "encoder": (2, 4, 4),
-        "decoder": (2, 3, 2),
-        "segmenter": (2, 2, 2),
-        "segmenter_low": (2, 2, 2),
-        "target": (3, 3, 2),
-        "source": (4, 5, 3),
-        "feature": (3, 3, 2),
-        "feature_low": (3, 3, 2),
-    },
-}
+PASSES = {"plain": total(PLAIN), "sequential": total(SEQUENTIAL), "simultaneous": total(SIMULTANEOUS)}
 
 
 def model_flops(model):
-    """Operations of a forward pass of one image, from the shapes of a model's convolutions."""
-    total = 0
+    """Operations of a forward pass of one image, from the shapes of a model's convolutions.
+
+    Returns
+    -------
+    operations : tuple of int
+        Of all convolutions, and of the first one.
+    """
+    found = []
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2DTranspose):
             shape = layer.input.shape  # every input pixel meets the whole kernel
@@ -94,27 +146,36 @@ def model_flops(model):
             shape = layer.output.shape
         else:
             continue
-        total += 2 * shape[1] * shape[2] * int(np.prod(layer.kernel.shape))
-    return total
+        found.append(2 * shape[1] * shape[2] * int(np.prod(layer.kernel.shape)))
+    return sum(found), found[0]
 
 
 def sifa_flops(size, width=1.0):
-    """Operations of each of SIFA's networks for a forward pass of one image, by name."""
+    """Operations of each of SIFA's networks for one image, by name; see :func:`model_flops`."""
     return {name: model_flops(network) for name, network in vars(plain_sifa.build_networks(size, width)).items()}
 
 
-def iteration_flops(forward, passes, batch):
-    """Operations of one iteration of SIFA.
+def by_kind(forward, passes):
+    """Operations of one image: forward, gradients by inputs, gradients by filters.
 
     Parameters
     ----------
-    forward : dict of int
+    forward : dict of tuple
         As :func:`sifa_flops` gives them.
     passes : dict
         One of :data:`PASSES`.
-    batch : int
     """
-    return batch * sum(forward[name] * sum(counts) for name, counts in passes.items())
+    kinds = np.zeros(3, int)
+    for name, (ahead, to_inputs, to_weights, to_both) in passes.items():
+        every, first = forward[name]
+        inputs = (to_inputs + to_weights + to_both) * every - to_weights * first
+        kinds += ahead * every, inputs, (to_weights + to_both) * every
+    return kinds.tolist()
+
+
+def iteration_flops(forward, passes, batch):
+    """Operations of one iteration of SIFA; parameters as :func:`by_kind`."""
+    return batch * sum(by_kind(forward, passes))
 
 
 def unet_flops(size, width=1.0):
@@ -131,8 +192,9 @@ def unet_flops(size, width=1.0):
 
 
 def unet_step_flops(size, width, batch):
-    """Operations of a training step of the U-Net: forward, and both gradients."""
-    return 3 * batch * unet_flops(size, width)
+    """Operations of a training step of the U-Net: forward, and both gradients; images have none."""
+    first = 2 * size**2 * 9 * max(1, round(CHANNELS[0] * width))
+    return batch * (3 * unet_flops(size, width) - first)
 
 
 def matmul_rate(multiply, size=2048):

@@ -1,6 +1,7 @@
 """Frames per second of the U-Net: Keras, and exported to ONNX Runtime and OpenVINO in float32; PyTorch beside them."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,27 +12,30 @@ import torch_process
 import typer
 
 from lusbook import unet
+from lusbook.norms import BatchNorm
 
 SIZE, BATCHES, INNER, TOLERANCE = 256, (1, 16), 5, 1e-4
 
+# OpenVINO reports its use over the network when it is imported, unless this package is missing.
+sys.modules["openvino_telemetry"] = None
+
 
 def shaken(model, seed=0):
-    """Give batch normalisation statistics and scales that do something: fresh ones nearly cancel."""
+    """Give batch normalisations statistics and scales that do something: fresh ones nearly cancel."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            count = layer.gamma.shape
-            layer.gamma.assign(rng.uniform(0.5, 1.5, count))
-            layer.beta.assign(rng.normal(0, 0.2, count))
-            layer.moving_mean.assign(rng.normal(0, 0.2, count))
-            layer.moving_variance.assign(rng.uniform(0.5, 2.0, count))
+        if isinstance(layer, BatchNorm):
+            count = layer.scale.shape
+            layer.scale.assign(rng.uniform(0.5, 1.5, count))
+            layer.centre.assign(rng.normal(0, 0.2, count))
+            layer.moving.assign(np.stack([rng.normal(0, 0.2, count), rng.uniform(0.5, 2.0, count)]))
     return model
 
 
 def with_probabilities(model, size):
     """The model with the sigmoid that turns its logits into probabilities, for a fixed image size."""
     images = keras.Input((size, size, 1), name="images")
-    return keras.Model(images, keras.ops.sigmoid(model(images)))
+    return keras.Model(images, keras.ops.sigmoid(model(images)[0]))
 
 
 def onnx_call(path, images):

@@ -49,14 +49,17 @@ def main(
     rows = []
     for side in size:
         forward = flops.sifa_flops(side, width)
-        calls, counts = {}, {name: flops.iteration_flops(forward, flops.PASSES[name], batch) for name in VARIANTS}
+        counts = {name: flops.iteration_flops(forward, flops.PASSES[name], batch) for name in VARIANTS}
+        calls, first = {}, {}
         with common.without_augmentation(), common.untraced() if quick else nullcontext():
             for variant in VARIANTS:
                 common.progress(f"{side} px: first call, {variant}")
                 calls[variant] = make_call(variant, side, width, batch)
-                rows.append(common.quantity(f"{side} px first call, {variant}", common.seconds(calls[variant])))
+                first[variant] = [common.seconds(calls[variant])]
+                rows.append(common.quantity(f"{side} px first call, {variant}", first[variant]))
             common.progress(f"{side} px: {rounds} rounds")
-            times = common.interleaved({"product": multiply, **calls}, rounds)
+            times = common.interleaved({"product": multiply} | ({} if quick else calls), rounds)
+        times |= first if quick else {}
         product_times = times.pop("product")
         rate = operations / np.median(product_times)
         for variant in VARIANTS:

@@ -29,17 +29,17 @@ def main(
     """Measure training steps in turns."""
     sizes, width, batch = SIZES, 1.0, BATCH
     if quick:
-        sizes, rounds, width, batch = (16, 32), 2, 0.125, 2
+        sizes, rounds, width, batch = (16,), 2, 0.125, 2
     rows, more = [], {"options": {"width": width, "batch": batch, "dropout": 0.5, "augmentation": False}}
     with torch_process.Torch(torch_python) as torch:
         more["torch"] = torch.about if torch else None
         for size in sizes:
             common.progress(f"{size} px")
-            call, parameters = make_call(size, width, batch)
-            calls = {"lusbook": call}
             with common.without_augmentation():
+                call, parameters = make_call(size, width, batch)
                 rows.append(common.quantity(f"{size} px first call, lusbook", common.seconds(call)))
             call()
+            calls = {"lusbook": call}
             for layout in LAYOUTS if torch else ():
                 command = {"task": "train", "size": size, "layout": layout, "batch": batch}
                 command |= {"width": width, "dropout": 0.5}

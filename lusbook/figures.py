@@ -261,3 +261,24 @@ def auroc_intervals(evaluated):
     ax.invert_yaxis()
     ax.set(xlabel="AUROC for B-lines yes/no, 95 % interval over patients", xlim=(0.3, 1))
     return figure
+
+
+def iteration_seconds(table):
+    """Seconds of an iteration of SIFA by image size: measured (points, range of the repeats) and floor (lines).
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`lusbook.tables.sifa_seconds` returns it.
+    """
+    figure, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    variants = list(dict.fromkeys(table["variant"]))
+    for variant, marker, colour in zip(variants, "os^", sns.color_palette("colorblind", 3), strict=False):
+        rows = table[table["variant"] == variant]
+        ranges = [rows["median"] - rows["min"], rows["max"] - rows["median"]]
+        ax.errorbar(rows["size"], rows["median"], ranges, fmt=marker, color=colour, capsize=3, label=variant)
+        ax.plot(rows["size"], rows["floor"], color=colour, ls="--", lw=1.2, label=f"{variant}, floor")
+    ax.set(xlabel="side of the images, px", ylabel="seconds an iteration", ylim=(0, None))
+    ax.set_xticks(sorted(set(table["size"])))
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    return figure

@@ -39,7 +39,8 @@ def shown(notebook):
 
 
 def test_all_chapters_of_the_contents_are_here():
-    assert {"index", "data", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"} == set(NAMES)
+    study = {"data", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
+    assert {"index", *study, "performance"} == set(NAMES)
 
 
 def test_chapters_run_with_other_parameters_and_own_images(place):
@@ -70,11 +71,15 @@ def test_an_impossible_parameter_is_refused_before_training(tmp_path, name, para
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_typed_explained_and_known(name):
     found = papermill.inspect_notebook(PROJECT / "book" / f"{name}.ipynb")
-    assert {"preset", "results"} <= set(found)
+    assert set(found) == {"benchmarks"} if name == "performance" else {"preset", "results"} <= set(found)
     for parameter in found.values():
         assert parameter["inferred_type_name"] in ("str", "int", "float")
         assert len(parameter["help"]) > 10
-        known = {*Settings.model_fields, "results", *(["covid_blues"] if name == "real" else [])}
+        known = {
+            *Settings.model_fields,
+            "results",
+            *{"real": ["covid_blues"], "performance": ["benchmarks"]}.get(name, []),
+        }
         assert parameter["name"] in known
 
 
@@ -83,6 +88,11 @@ def test_real_chapter_says_how_to_get_the_clips(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     text = shown(execute("real", tmp_path, results=str(tmp_path / "results")))
     assert "lusbook download covid-blues" in text
+
+
+def test_performance_chapter_without_measurements(tmp_path):
+    text = shown(execute("performance", tmp_path, benchmarks=str(tmp_path)))
+    assert "Not measured yet: `python benchmarks/sifa.py`" in text and "No GPU was at hand" in text
 
 
 def test_committed_chapters_have_outputs_and_no_traces():

@@ -112,3 +112,13 @@ def test_a_measure_that_nobody_knows_has_no_panel():
     table = pd.DataFrame({"cohort": ["covid", "cap"] * 3, "place": np.arange(6.0), "label_truth_dice": np.nan})
     figure = figures.measures_by_patient(table, {"place": "place", "label_truth_dice": "agreement"})
     assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == ["place"]
+
+
+def test_iterations_of_each_program_are_points_over_their_floor():
+    sizes = {"size": [64, 96], "median": [2.0, 4.0], "min": [1.9, 3.9], "max": [2.2, 4.1], "floor": [1.0, 2.0]}
+    table = pd.concat([pd.DataFrame(sizes).assign(variant=name) for name in ("plain", "sequential")])
+    ax = figures.iteration_seconds(table).axes[0]
+    labels = {"plain", "plain, floor", "sequential", "sequential, floor"}
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == labels
+    floors = [line.get_ydata() for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_array_equal(floors, [[1, 2], [1, 2]])
