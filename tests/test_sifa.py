@@ -606,9 +606,9 @@ def test_sequential_updates_equal_the_plain_build_s(side_by_side):
     # losses by up to 6e-4 in the first iteration and 5e-3 in the second, images by 0.04, the encoder's moves by 0.26.
     bounds = zip((1e-4, 1e-3, 1e-2), (0.02, 0.1, 0.25), strict=True)
     for (image, move), (found, expected, ours, theirs) in zip(bounds, side_by_side.rounds, strict=True):
-        for name in ("target", "source", "feature", "feature_low"):
+        assert found.keys() == expected.keys()
+        for name in found.keys() - {"fake_a", "fake_b"}:
             assert float(found[name]) == pytest.approx(float(expected[name]), rel=2e-4), name
-        assert float(found["cycle"] + found["fool_target"]) == pytest.approx(float(expected["generator"]), rel=2e-4)
         for name in ("fake_a", "fake_b"):
             assert distance([found[name]], [expected[name]]) <= image, name
         for name, old in side_by_side.start.items():
