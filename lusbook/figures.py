@@ -269,7 +269,7 @@ def iteration_seconds(table):
     Parameters
     ----------
     table : pandas.DataFrame
-        As :func:`lusbook.tables.sifa_seconds` returns it.
+        As :func:`lusbook.performance.sifa_seconds` returns it.
     """
     figure, ax = plt.subplots(figsize=(7, 3.8), layout="constrained")
     variants = list(dict.fromkeys(table["variant"]))
