@@ -416,14 +416,18 @@ def stirred():
     return networks
 
 
+ORDER = ["generator", "target", "segmentation", "decoder", "source", "feature", "feature_low"]
+
+
 def record(algorithm, networks, a, one_hot, b, stored):
-    """Losses and the seven gradients of an algorithm whose updates change no weight."""
+    """Losses and the seven gradients of an algorithm whose updates change no weight; they must come in order."""
     variables = [variable for network in vars(networks).values() for variable in network.variables]
     pools = (lambda fake: stored[0], lambda fake: stored[1])
 
     def step(a, one_hot, b):
         found = {}
         results = algorithm(networks, a, one_hot, b, *pools, found.__setitem__)
+        assert list(found) == ORDER  # here: JAX gives back dictionaries sorted
         return results, found
 
     with untraced():
@@ -478,8 +482,8 @@ def distance(found, expected):
 
 def test_both_ways_give_the_same_seven_gradients(recorded):
     (one, shared), (other, alone) = recorded["simultaneous"], recorded["sequential"]
-    assert list(alone) == ["generator", "target", "segmentation", "decoder", "source", "feature", "feature_low"]
-    for name in alone:
+    assert set(shared) == set(alone) == set(ORDER)
+    for name in ORDER:
         assert distance(shared[name], alone[name]) <= 1e-4, name
     assert one.keys() == other.keys()
     for name in one:
@@ -629,6 +633,41 @@ def test_moving_statistics_follow_the_passes_of_the_plain_build(side_by_side):
         expected = (np.asarray(theirs.moving_variance.value) - left) * pixels / (pixels - 1)  # Keras' is the biased one
         assert distance([mean], [theirs.moving_mean.value]) <= 1e-3
         assert distance([variance - left], [expected]) <= 1e-3
+
+
+def test_rates_are_the_paper_s_and_only_the_segmentation_step_decays_weights(tiny, batch, stored, monkeypatch):
+    taken, steps = [], {}
+
+    class Recorder:
+        """In place of Adam: notes its rate and beta_1, and the gradients of its one step."""
+
+        variables = ()
+
+        def __init__(self, parameters, rate, beta_1):
+            self.options = (rate, beta_1)
+
+        def apply(self, gradients):
+            taken.append((self.options, gradients))
+
+    def still(networks, a, one_hot, b, pool_a, pool_b, update):
+        for name, variables in sifa.trainable(networks).items():
+            update(name, [ops.zeros(variable.shape) for variable in variables])
+            steps[name] = taken[-1][0]
+        return {name: gradients for name, (_, gradients) in zip(steps, taken, strict=True)}
+
+    monkeypatch.setattr(sifa, "Adam", Recorder)
+    monkeypatch.setattr(sifa, "sequential", still)
+    step, _ = sifa.make_step(tiny, make_settings("paper", image_size=16))
+    a, one_hot, b = batch
+    identity = np.tile(np.float32([1, 0, 0, 0, 1, 0, 0, 0]), (2, 1))
+    with untraced():
+        found = step(a, one_hot[..., 1:], b, identity, identity, *stored, np.zeros(2, "float32"))
+    assert list(steps) == ORDER
+    for name, variables in sifa.trainable(tiny).items():
+        segmentation = name == "segmentation"
+        assert steps[name] == ((1e-3, 0.9) if segmentation else (2e-4, 0.5))
+        for gradient, variable in zip(found[name], variables, strict=True):
+            np.testing.assert_allclose(gradient, 1e-4 * segmentation * np.asarray(variable.value), rtol=1e-6)
 
 
 @pytest.mark.parametrize("updates", ["simultaneous", "sequential"])
