@@ -14,7 +14,8 @@ import numpy as np
 import typer
 
 EXPERIMENTS = ("sifa-covid-to-cap", "sifa-reduced-covid-to-cap", "sifa-cap-to-covid")
-THREADS = {"default threads": {}, "one thread": dict.fromkeys(common.THREADS, "1")}
+ONE = dict.fromkeys(common.THREADS, "1")
+THREADS = {"--threads 2": ONE | {"TF_NUM_INTEROP_THREADS": "2"}, "--threads 1": ONE, "default threads": {}}
 
 
 def probe(preset, calls, traced):
@@ -67,6 +68,7 @@ def run(experiments, folds, preset, iterations):
     with tempfile.TemporaryDirectory() as results:
         options = [option for fold in folds for option in ("--fold", str(fold))]
         options += ["--preset", preset, "--set", f"sifa_iterations={iterations}", "--results", results]
+        options += ["--threads", "2"]
         return python("-c", "from lusbook.cli import main; main()", "run", *experiments, *options)[0]
 
 
@@ -100,7 +102,7 @@ def main(
     for threads, answers in found.items():
         for name, target in (("import", None), ("build", None), ("first call", 8.0), ("iteration", 0.1)):
             values = np.ravel([answer["times"][name] for answer in answers])
-            goal = target if threads == "default threads" else None
+            goal = target if threads == "--threads 2" else None
             rows.append(common.quantity(f"{threads}: {name}", values, target=goal))
     computed = answers[-1]["machine"] | {"threads": {}}
     options = {"preset": preset, "iterations": iterations, "folds": folds, "computed_on": computed}

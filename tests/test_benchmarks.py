@@ -7,17 +7,15 @@ import math
 import sys
 from collections import Counter
 
+import common
+import flops
 import keras
 import numpy as np
+import plain_sifa
 import pytest
 
 from lusbook import sifa, unet
-from lusbook.settings import PROJECT, make_settings
-
-sys.path.insert(0, str(PROJECT / "benchmarks"))
-import common
-import flops
-import plain_sifa
+from lusbook.settings import make_settings
 
 EXPORT = ("onnxruntime", "openvino", "tf2onnx")
 SIZE, WIDTH, BATCH = 16, 0.0625, 2
