@@ -97,10 +97,10 @@ def main(
             rows.append(common.quantity(f"batch {batch} range of probabilities", spread, ""))
             for layout in ("default", "channels_last") if torch else ():
                 command = {"task": "predict", "size": size, "layout": layout, "batch": batch}
-                command |= {"width": width, "dropout": 0.5, "inner": inner}
+                command |= {"width": width, "dropout": 0.5}
                 torch.ask(**command)
                 calls[f"torch {layout}"] = (torch, command)
-            times = common.interleaved(calls, rounds, inner, torch_process.timer)
+            times = common.interleaved(calls, rounds, inner if batch == 1 else 1, torch_process.timer)
             for name, values in times.items():
                 goal = {"target": 30, "bound": "at least"} if batch == 1 and name in ("onnxruntime", "openvino") else {}
                 rows.append(common.quantity(f"batch {batch} {name}", np.divide(batch, values), "frames/s", **goal))
