@@ -412,7 +412,7 @@ def main(quick: common.Quick = False, out: common.Out = None):
     """Compare the plain build with lusbook's sequential updates."""
     from lusbook import backend  # noqa: F401  starts the backend quietly
 
-    options = {"size": 16 if quick else 32, "width": 0.0625, "batch": 2, "iterations": 1}
+    options = {"size": 32, "width": 0.0625, "batch": 2, "iterations": 1}
     found = compare(**options)
     rows = [common.quantity(f"relative difference, {name}", value, "") for name, value in found.items()]
     common.report("plain_sifa", rows, out, quick, options=options)
