@@ -13,7 +13,6 @@ import sys
 import time
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +33,8 @@ Rounds = Annotated[int, typer.Option(help="Repeats, in turns.")]
 
 def machine():
     """What computes: processor, cores, memory, Python, versions of packages, backend and day."""
+    from lusbook.runs import versions  # here: scripts choose threads before anything of lusbook starts
+
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -42,21 +43,10 @@ def machine():
         "system": f"{platform.system()} {platform.machine()}",
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},
         "python": platform.python_version(),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
         **_backend(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def versions(packages=PACKAGES):
-    """Versions of packages, as far as installed."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _processor():

@@ -347,10 +347,10 @@ def _write(folder, params, outcome, settings, seconds):
     write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1))
 
 
-def versions():
-    """Versions of the packages that make numbers, as installed."""
+def versions(packages=PACKAGES):
+    """Versions of packages, as installed; by default those that make numbers."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except ModuleNotFoundError:

@@ -325,11 +325,7 @@ def spread_table(per_image, by, over="seed"):
     table : pandas.DataFrame
         ``by``, cohort, ``n`` (values of ``over``), the mean Dice of each, their mean, and their standard deviation.
     """
-    parts = [
-        default_route(rows.drop(columns=[by, over])).assign(**{by: key[0], over: key[1]})
-        for key, rows in per_image.groupby([by, over])
-    ]
-    means = metric_table(pd.concat(parts), "dice", by=(by, "cohort", over))
+    means = metric_table(_each_default_route(per_image, [by, over]), "dice", by=(by, "cohort", over))
     means = means.pivot(index=[by, "cohort"], columns=over, values="mean")
     table = means.add_prefix(f"{over} ")
     table.insert(0, "n", means.count(axis=1))
@@ -353,8 +349,12 @@ def variants_table(per_image, by):
     table : pandas.DataFrame of str
         One row an experiment and cohort; a column for each value, mean ± standard deviation over images.
     """
-    parts = [default_route(rows.drop(columns=by)).assign(**{by: value}) for value, rows in per_image.groupby(by)]
-    return _side_by_side(pd.concat(parts), by)
+    return _side_by_side(_each_default_route(per_image, [by]), by)
+
+
+def _each_default_route(per_image, settings):
+    """Rows that count of every variant: each image is there once for each combination of the settings."""
+    return pd.concat([default_route(rows) for _, rows in per_image.groupby(settings)])
 
 
 def _side_by_side(rows, by):
@@ -490,7 +490,3 @@ def experiments_table():
         for experiment in EXPERIMENTS.values()
     ]
     return pd.DataFrame(rows).set_index("experiment").rename_axis(None)
-
-
-# ---------------------------------------------------------------------------------------------
-# Benchmarks
