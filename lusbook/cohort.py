@@ -463,7 +463,7 @@ def load_cohorts(settings, processes=None):
         As :func:`read_manifest`; and when the manifest has other cohorts, or one without masks.
     """
     if settings.cohorts == "phantom":
-        return {name: _load_phantom(processes, **_phantom_parameters(name, settings)) for name in NAMES}
+        return {name: load_phantom(processes, **_phantom_parameters(name, settings)) for name in NAMES}
     digests = cohort_digests(settings)
     return dict(_load_manifest(settings.cohorts, settings.image_size, tuple(digests.items())))
 
@@ -504,18 +504,67 @@ def _phantom_parameters(name, settings):
     return {
         "name": name,
         "seed": settings.phantom_seed,
+        "scanner": settings.phantom_scanner,
         "diversity": getattr(settings, f"{name}_diversity"),
         "consistency": getattr(settings, f"{name}_consistency"),
         "image_size": settings.image_size,
     }
 
 
-def _load_phantom(processes, **parameters):
-    """A simulated cohort from the cache folder, where it is kept after it has been simulated once."""
+def load_source(settings, processes=None):
+    """Load the cohort from which networks learn that are then shown real clips.
+
+    The clips come from a Lumify, of many patients, with and without B-lines, and so does this simulated cohort. Of
+    cohorts of a user's own, it is that of COVID-19.
+
+    Parameters
+    ----------
+    settings : Settings
+    processes : int, optional
+        As for :func:`load_cohorts`.
+
+    Returns
+    -------
+    cohort : Cohort
+        With masks.
+    """
+    if settings.cohorts == "phantom":
+        return load_phantom(processes, **_source_parameters(settings))
+    return load_cohorts(settings)["covid"]
+
+
+def source_digest(settings):
+    """Digest of the cohort that :func:`load_source` loads, without making or decoding an image."""
+    if settings.cohorts == "phantom":
+        from lusbook import phantom  # here, since phantom makes cohorts
+
+        return phantom.digest(**_source_parameters(settings))
+    return cohort_digests(settings)["covid"]
+
+
+def _source_parameters(settings):
+    own = {"name": "clinic", "plan": ((16,) * 64,), "scanner": "lumify", "numbers": "mixed", "diversity": 1.0}
+    return _phantom_parameters("covid", settings) | own
+
+
+def load_phantom(processes=None, **parameters):
+    """Load a simulated cohort from the cache folder, where it is kept after it has been simulated once.
+
+    Parameters
+    ----------
+    processes : int, optional
+        As for :func:`load_cohorts`.
+    **parameters
+        Of :func:`lusbook.phantom.simulate`.
+
+    Returns
+    -------
+    cohort : Cohort
+    """
     from lusbook import phantom, runs  # here, since both import this module
 
     folder = Path(os.environ.get("LUSBOOK_CACHE") or pooch.os_cache("lusbook"))
-    key = f"{phantom.digest(**parameters)}-{runs.code_digest(['phantom'])}"
+    key = f"{phantom.digest(**parameters)}-{runs.code_digest(runs.PHANTOM_CODE)}"
     path = folder / f"phantom-{parameters['name']}-{key}.npz"
     if path.exists():
         try:

@@ -1,6 +1,7 @@
 """Batch and instance normalisation, each in one fused operation, with explicit moving statistics."""
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from lusbook import backend
@@ -65,9 +66,6 @@ def move_statistics(model, passes):
     moving = ops.concatenate([norm.moving for norm in norms], axis=-1)
     for statistics in passes:
         moving = MOMENTUM * moving + (1 - MOMENTUM) * statistics
-    ends, splits = 0, []
-    for norm in norms[:-1]:
-        ends += norm.moving.shape[-1]
-        splits.append(ends)
-    for norm, new in zip(norms, ops.split(moving, splits, axis=-1), strict=True):
-        norm.moving.assign(new)
+    ends = np.cumsum([norm.moving.shape[-1] for norm in norms])
+    for norm, end in zip(norms, ends.tolist(), strict=True):
+        norm.moving.assign(moving[:, end - norm.moving.shape[-1] : end])

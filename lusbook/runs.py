@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from lusbook import checkpoints
-from lusbook.cohort import cohort_digests, load_cohorts, shown_frame
+from lusbook.cohort import cohort_digests, load_cohorts, load_source, shown_frame, source_digest
 from lusbook.diversity import describe_masks
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
@@ -36,11 +36,12 @@ from lusbook.settings import PROJECT, is_preset, make_settings
 
 TABLES = ("history.csv", "per_image.csv", "snapshots.csv", "selection.csv", "clips.csv", "described.csv")
 FILES = ("params.json", *TABLES, "overlays.npz")
+PHANTOM_CODE = ("phantom", "anatomy", "scanner", "annotator")
 NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
-RUN_CODE = ("phantom", "cohort", *NETWORK_CODE, "experiments", "metrics")
+RUN_CODE = (*PHANTOM_CODE, "cohort", *NETWORK_CODE, "experiments", "metrics")
 CODE = {
     "real": (*RUN_CODE, "real", "sources"),
-    "cohorts": ("phantom", "cohort", "diversity", "metrics"),
+    "cohorts": (*PHANTOM_CODE, "cohort", "diversity", "metrics"),
 }  # else RUN_CODE
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 
@@ -82,8 +83,8 @@ def _short(data):
 
 
 def relevant(settings, method):
-    """Settings that can change a run of one method (the other method's are left out)."""
-    other = ("sifa_",) if method == "unet" else ("unet_", "fine_tune_")
+    """Settings that can change a run of one method (the other method's, and those of real clips, are left out)."""
+    other = ("real_", "sifa_") if method == "unet" else ("real_", "unet_", "fine_tune_")
     if settings.cohorts != "phantom":
         other += ("phantom_", "covid_", "cap_")
     return {k: v for k, v in settings.model_dump().items() if not k.startswith(other) and k != "preset"}
@@ -455,8 +456,10 @@ def real_clips(settings, results=None, folder=None):
     """
     target = study_folder(settings, results) / "real"
     params = {
-        "settings": relevant(settings, "unet") | relevant(settings, "sifa"),
-        "data": {"covid": cohort_digests(settings)["covid"]},
+        "settings": relevant(settings, "unet")
+        | relevant(settings, "sifa")
+        | {"real_iterations": settings.real_iterations},
+        "data": {"source": source_digest(settings)},
     }
     if not is_complete(target, params):
         from lusbook import sources, trials
@@ -466,7 +469,7 @@ def real_clips(settings, results=None, folder=None):
         with alone(target):
             if not is_complete(target, params):  # by the process that held the lock
                 start, key = time.monotonic(), checkpoint_key(params, CODE["real"])
-                cohort = load_cohorts(settings)["covid"]
+                cohort = load_source(settings)
                 outcome = trials.run_real(settings, cohort, table, folder=target, key=key)
                 _write(target, params, outcome, settings, time.monotonic() - start)
                 for arm in ("unet", "sifa"):

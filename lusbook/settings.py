@@ -45,6 +45,9 @@ class Settings(pydantic.BaseModel):
     )
 
     phantom_seed: int = pydantic.Field(0, ge=0, description="seed of the simulated cohorts")
+    phantom_scanner: Literal["butterfly", "lumify"] = pydantic.Field(
+        "butterfly", description="device that the simulated cohorts imitate"
+    )
     covid_diversity: float = pydantic.Field(0.3, ge=0, le=1, description="variability of simulated COVID-19 images")
     cap_diversity: float = pydantic.Field(0.8, ge=0, le=1, description="variability of simulated CAP images")
     covid_consistency: float = pydantic.Field(0.9, ge=0, le=1, description="consistency of simulated COVID-19 labels")
@@ -81,6 +84,10 @@ class Settings(pydantic.BaseModel):
         0.999, ge=0, lt=1, description="decay of the moving average of weights, per iteration (not in the paper)"
     )
     sifa_snapshots: int = pydantic.Field(10, ge=1, description="snapshots to choose weights from (not in the paper)")
+
+    real_iterations: int | None = pydantic.Field(
+        None, ge=1, description="iterations of the U-Net that real clips are shown to, in place of unet_epochs"
+    )
 
 
 def load_preset(preset):

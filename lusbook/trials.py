@@ -72,13 +72,13 @@ def machine():
 def run_real(settings, cohort, table, **keep):
     """Train a U-Net on the phantom and a SIFA from phantom to real frames, and score every real clip.
 
-    The networks learn from all simulated COVID-19 images; SIFA also sees the real frames, without flags.
+    SIFA also sees the real frames, without flags.
 
     Parameters
     ----------
     settings : Settings
     cohort : Cohort
-        Labelled source.
+        Labelled source, see :func:`lusbook.cohort.load_source`.
     table : pandas.DataFrame
         Clips, as :func:`lusbook.sources.read_covid_blues` lists them.
     **keep
@@ -100,8 +100,16 @@ def run_real(settings, cohort, table, **keep):
     def arm(name):
         return keep | {"folder": keep["folder"] / name} if "folder" in keep else keep
 
-    unet_covid = EXPERIMENTS["unet-covid"]
-    network, history = train_unet(unet_covid, {"covid": cohort}, settings, seed, None, "real  U-Net", **arm("unet"))
+    longer = {"unet_iterations": settings.real_iterations or settings.unet_iterations}
+    network, history = train_unet(
+        EXPERIMENTS["unet-covid"],
+        {"covid": cohort},
+        settings.model_copy(update=longer),
+        seed,
+        None,
+        "real  U-Net",
+        **arm("unet"),
+    )
     found = probabilities(network.routes["direct"], clips.frames)
     scores["U-Net (phantom only)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
     histories = [pd.DataFrame(history).assign(arm="U-Net")]
@@ -289,7 +297,10 @@ def test(experiment, fold, settings, cohorts, network):
             predicted = probabilities(network.routes[route], subset.images) > settings.threshold
             overlays[f"{name}_{route}"] = predicted[shown]
             rows = pd.DataFrame({"cohort": name, "patient": subset.patients, "image": index, "route": route})
-            tables.append(pd.concat([rows, metrics.per_image(predicted, subset.masks)], axis=1))
+            found = metrics.per_image(predicted, subset.masks)
+            if subset.truth is not None:  # beside the Dice against what the annotator drew
+                found["dice_truth"] = metrics.per_image(predicted, subset.truth)["dice"]
+            tables.append(pd.concat([rows, found], axis=1))
         if experiment.method == "sifa":
             overlays |= translations(experiment, name, network, subset.images[shown])
     return pd.concat(tables, ignore_index=True), overlays

@@ -115,6 +115,14 @@ def test_statistics_of_a_model_are_in_the_order_of_its_layers():
         np.testing.assert_allclose(norm.moving.value, [0.1 * mean, 0.9 + 0.1 * variance], rtol=1e-4, atol=1e-6)
 
 
+def test_statistics_of_a_single_norm_move():
+    inputs = keras.Input((4, 4, 3))
+    norm = BatchNorm()
+    model = keras.Model(inputs, norm(inputs)[0])
+    move_statistics(model, [np.full((2, 3), 5, "float32")])
+    np.testing.assert_allclose(norm.moving.value, [[0.5] * 3, [0.9 + 0.5] * 3], rtol=1e-6)
+
+
 def test_several_passes_follow_one_after_the_other():
     model, passes = two_norms(), np.random.default_rng(4).uniform(0, 9, (4, 2, 8)).astype("float32")
     move_statistics(model, list(passes))
