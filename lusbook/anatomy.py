@@ -42,9 +42,9 @@ ANATOMY = {
     "fat_level": (-4, 5),  # dB, over muscle
     "streaks": (4, 2),  # dB, standard deviation of muscle and fat striation
     "fascia": (-1, 5),  # dB, over muscle
-    "haze": (-5, 5),  # dB, background under the pleura
-    "haze_slope": (-2.6, 1.4),  # dB/cm, of that background
-    "patches": (3, 2),  # dB, its lateral unevenness
+    "haze": (-4, 5),  # dB, background under the pleura
+    "haze_slope": (-3.3, 1.3),  # dB/cm, of that background
+    "patches": (1.5, 1),  # dB, its lateral unevenness
     "mirror": (0.35, 0.25),  # share of the chest wall's striation (in dB) that reverberation repeats under the pleura
     "a_line": (-3, 8),  # dB, first A-line over muscle
     "a_fade": (5, 2.5),  # dB from one A-line to the next
