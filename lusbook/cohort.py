@@ -463,7 +463,7 @@ def load_cohorts(settings, processes=None):
         As :func:`read_manifest`; and when the manifest has other cohorts, or one without masks.
     """
     if settings.cohorts == "phantom":
-        return {name: load_phantom(processes, **_phantom_parameters(name, settings)) for name in NAMES}
+        return {name: load_phantom(processes, **phantom_parameters(name, settings)) for name in NAMES}
     digests = cohort_digests(settings)
     return dict(_load_manifest(settings.cohorts, settings.image_size, tuple(digests.items())))
 
@@ -483,7 +483,7 @@ def cohort_digests(settings):
     if settings.cohorts == "phantom":
         from lusbook import phantom  # here, since phantom makes cohorts
 
-        return {name: phantom.digest(**_phantom_parameters(name, settings)) for name in NAMES}
+        return {name: phantom.digest(**phantom_parameters(name, settings)) for name in NAMES}
     path, table = _read_table(settings.cohorts)
     if set(table["cohort"]) != set(NAMES):
         found = ", ".join(sorted(set(table["cohort"])))
@@ -500,7 +500,8 @@ def _load_manifest(path, image_size, digests):
     return {name: cohorts[name] for name, _ in digests}
 
 
-def _phantom_parameters(name, settings):
+def phantom_parameters(name, settings):
+    """Parameters of :func:`lusbook.phantom.simulate` of a study's simulated cohort."""
     return {
         "name": name,
         "seed": settings.phantom_seed,
@@ -529,7 +530,7 @@ def load_source(settings, processes=None):
         With masks.
     """
     if settings.cohorts == "phantom":
-        return load_phantom(processes, **_source_parameters(settings))
+        return load_phantom(processes, **source_parameters(settings))
     return load_cohorts(settings)["covid"]
 
 
@@ -538,13 +539,14 @@ def source_digest(settings):
     if settings.cohorts == "phantom":
         from lusbook import phantom  # here, since phantom makes cohorts
 
-        return phantom.digest(**_source_parameters(settings))
+        return phantom.digest(**source_parameters(settings))
     return cohort_digests(settings)["covid"]
 
 
-def _source_parameters(settings):
+def source_parameters(settings):
+    """Parameters of :func:`lusbook.phantom.simulate` of the cohort that :func:`load_source` loads."""
     own = {"name": "clinic", "plan": ((16,) * 64,), "scanner": "lumify", "numbers": "mixed", "diversity": 1.0}
-    return _phantom_parameters("covid", settings) | own
+    return phantom_parameters("covid", settings) | own
 
 
 def load_phantom(processes=None, **parameters):

@@ -28,20 +28,29 @@ import numpy as np
 import pandas as pd
 
 from lusbook import checkpoints
-from lusbook.cohort import cohort_digests, load_cohorts, load_source, shown_frame, source_digest
+from lusbook.cohort import NAMES as COHORTS
+from lusbook.cohort import (
+    cohort_digests,
+    load_cohorts,
+    load_source,
+    phantom_parameters,
+    shown_frame,
+    source_digest,
+    source_parameters,
+)
 from lusbook.diversity import describe_masks
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
 from lusbook.settings import PROJECT, is_preset, make_settings
 
-TABLES = ("history.csv", "per_image.csv", "snapshots.csv", "selection.csv", "clips.csv", "described.csv")
-FILES = ("params.json", *TABLES, "overlays.npz")
+FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
 PHANTOM_CODE = ("phantom", "anatomy", "scanner", "annotator")
 NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
 RUN_CODE = (*PHANTOM_CODE, "cohort", *NETWORK_CODE, "experiments", "metrics")
 CODE = {
     "real": (*RUN_CODE, "real", "sources"),
     "cohorts": (*PHANTOM_CODE, "cohort", "diversity", "metrics"),
+    "realism": (*PHANTOM_CODE, "cohort", "comparison", "realism", "features", "sources", "metrics"),
 }  # else RUN_CODE
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 
@@ -338,7 +347,11 @@ def _write(folder, params, outcome, settings, seconds):
         "code": code_digest(CODE.get(folder.name, RUN_CODE)),
         "params": _short(json.dumps(params, sort_keys=True).encode()),
         "data": params["data"],
-        "files": {path.name: _short(path.read_bytes()) for path in sorted(folder.iterdir()) if path.name in FILES},
+        "files": {
+            path.name: _short(path.read_bytes())
+            for path in sorted(folder.iterdir())
+            if path.name in FILES or path.suffix == ".csv"
+        },
         "seed": settings.seed,
         "seconds": round(seconds, 1),
         **outcome["machine"],
@@ -417,26 +430,32 @@ def describe(settings, results=None):
     """
     folder = study_folder(settings, results) / "cohorts"
     params = {"data": cohort_digests(settings), "image_size": settings.image_size}
-    if not is_complete(folder, params):
-        check_writable(folder)
-        with alone(folder):
-            if not is_complete(folder, params):  # by the process that held the lock
-                _write(folder, params, *_describe(settings))
+    _once(folder, params, settings, lambda: _describe(settings))
     with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
         return pd.read_csv(folder / "described.csv"), dict(stored)
 
 
+def _once(folder, params, settings, compute):
+    """Compute what goes into a folder, unless it is there."""
+    if is_complete(folder, params):
+        return
+    check_writable(folder)
+    with alone(folder):
+        if not is_complete(folder, params):  # by the process that held the lock
+            start = time.monotonic()
+            outcome = {"overlays": {}, "weights": [], "machine": {}} | compute()
+            _write(folder, params, outcome, settings, time.monotonic() - start)
+
+
 def _describe(settings):
-    """What :func:`describe` keeps, and in how many seconds it was computed."""
-    start = time.monotonic()
+    """What :func:`describe` keeps."""
     cohorts = load_cohorts(settings, os.cpu_count()).values()
     described = pd.concat([describe_masks(cohort) for cohort in cohorts], ignore_index=True)
     samples = {}
     for cohort in cohorts:
         shown = [shown_frame(cohort, fold) for fold in FOLDS]
         samples |= {f"{cohort.name}_image": cohort.images[shown], f"{cohort.name}_mask": cohort.masks[shown]}
-    outcome = {"tables": {"described": described}, "overlays": samples, "weights": [], "machine": {}}
-    return outcome, settings, time.monotonic() - start
+    return {"tables": {"described": described}, "overlays": samples}
 
 
 def real_clips(settings, results=None, folder=None):
@@ -465,16 +484,40 @@ def real_clips(settings, results=None, folder=None):
         from lusbook import sources, trials
 
         table = sources.read_covid_blues(folder)
-        check_writable(target)
-        with alone(target):
-            if not is_complete(target, params):  # by the process that held the lock
-                start, key = time.monotonic(), checkpoint_key(params, CODE["real"])
-                cohort = load_source(settings)
-                outcome = trials.run_real(settings, cohort, table, folder=target, key=key)
-                _write(target, params, outcome, settings, time.monotonic() - start)
-                for arm in ("unet", "sifa"):
-                    shutil.rmtree(target / arm, ignore_errors=True)  # their checkpoints
+        keep = {"folder": target, "key": checkpoint_key(params, CODE["real"])}
+        _once(target, params, settings, lambda: trials.run_real(settings, load_source(settings), table, **keep))
+        for arm in ("unet", "sifa"):
+            shutil.rmtree(target / arm, ignore_errors=True)  # their checkpoints
     return pd.read_csv(target / "clips.csv")
+
+
+def realism(settings, results=None, folder=None):
+    """How near the phantom is to real frames; computed once, then read.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of simulated cohorts.
+    results, folder
+        As for :func:`real_clips`.
+
+    Returns
+    -------
+    tables : dict of pandas.DataFrame
+        Those of :func:`lusbook.comparison.run_realism`, by name.
+    gallery : ndarray, shape (n, 256, 256), uint8
+        Real frames that may be shown; credits are in ``tables["gallery"]``.
+    """
+    target = study_folder(settings, results) / "realism"
+    clinic = source_parameters(settings)
+    cohorts = {name: phantom_parameters(name, settings) for name in COHORTS}
+    params = {"data": {"clinic": clinic, **cohorts}, "seed": settings.seed}
+    if not is_complete(target, params):
+        from lusbook import comparison, sources
+
+        sources.find_covid_blues(folder)
+        _once(target, params, settings, lambda: comparison.run_realism(clinic, cohorts, settings.seed, folder))
+    return read_tables(target), read_arrays(target).get("gallery")
 
 
 # ---------------------------------------------------------------------------------------------
@@ -523,10 +566,22 @@ def read_variants(name, settings, results=None, file="per_image.csv", **values):
 
 def read_overlays(name, fold, settings, results=None):
     """The few images and masks of a complete run that figures show."""
-    folder = run_folder(name, fold, settings, results)
+    return read_arrays(run_folder(name, fold, settings, results))
+
+
+def read_arrays(folder):
+    """The arrays of a complete run's folder, by name; none where it keeps none."""
     check_files(folder)
+    if not (folder / "overlays.npz").exists():
+        return {}
     with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
         return dict(stored)
+
+
+def read_tables(folder):
+    """The tables of a complete run's folder, by name."""
+    check_files(folder)
+    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
 
 
 def read_manifests(settings, results=None):

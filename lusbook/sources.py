@@ -1,15 +1,20 @@
 """Public lung-ultrasound clips: find or download them, decode them, cut the ultrasound fan out.
 
-One source so far: COVID-BLUES [1]_, clips of six zones of the chest with the flags of experts per clip: B-lines
-yes or no, A-lines yes or no, severity 0 to 3. There are no masks. Its licence, CC BY-NC-ND 4.0, allows to compute on
-the clips and to publish numbers, not to share changed clips or frames: nothing here writes a frame to disk.
+COVID-BLUES [1]_: clips of six zones of the chest with the flags of experts per clip: B-lines yes or no, A-lines yes or
+no, severity 0 to 3. There are no masks. Its licence, CC BY-NC-ND 4.0, allows to compute on the clips and to publish
+numbers, not to share changed clips or frames: nothing here writes a frame to disk. POCUS [2]_: clips of many devices,
+each file with a licence of its own. CIT [3]_: polygons that outline B-lines in clips of a linear probe.
 
 References
 ----------
 .. [1] Wiedemann N et al. COVID-BLUeS - a prospective study on the value of AI in lung ultrasound analysis.
    IEEE J Biomed Health Inform 2025;29(9):6301-6310. doi:10.1109/JBHI.2025.3543686
+.. [2] Born J et al. Accelerating detection of lung pathologies with explainable ultrasound image analysis.
+   Appl Sci 2021;11(2):672. doi:10.3390/app11020672; github.com/jannisborn/covid19_ultrasound
+.. [3] github.com/cit-research/Lung-Ultrasound-A-B-lines-classification at ef9994c, MIT licence.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +33,7 @@ from lusbook.errors import LusbookError, MissingData
 from lusbook.settings import PROJECT
 
 COVID_BLUES = "LUSBOOK_COVID_BLUES"  # environment variable: folder of an existing copy
+POCUS, CIT = "LUSBOOK_POCUS", "LUSBOOK_CIT"  # likewise
 COVID_BLUES_URL = (
     "https://raw.githubusercontent.com/NinaWie/COVID-BLUES/1857a6fba9b8d00614f133fe8ffb7bc1f1a14f78/"  # pinned commit
 )
@@ -46,6 +52,16 @@ SMALLEST_FAN = 0.1  # share of the frame; what is smaller is no fan
 
 _NAME = r"patient_\d+_[LR][1-3](_\d+)?"
 _YES_NO = pa.Column(str, pa.Check.isin(["yes", "no"]))
+_FILES = pa.DataFrameSchema(
+    {
+        "file": pa.Column(str, unique=True),
+        "media": pa.Column(str, pa.Check.isin(["video", "image"])),
+        "geometry": pa.Column(str, pa.Check.isin(["convex", "linear"])),
+        "group_id": pa.Column(str),
+        "licence": pa.Column(str),
+        "attribution": pa.Column(str),
+    }
+)
 _SEVERITY = pa.DataFrameSchema(
     {
         "video_file": pa.Column(str, pa.Check.str_matches(f"^{_NAME}$"), unique=True),
@@ -174,11 +190,11 @@ def read_covid_blues(folder=None):
     return table
 
 
-def read_severity(path):
-    """Read and check the experts' flags; see :func:`read_covid_blues` for the columns."""
+def _validated(path, schema):
+    """Read a CSV and check it; an error names the line, the column, and what was expected."""
     try:
-        published = pd.read_csv(path).apply(lambda cells: cells.str.strip() if cells.dtype == "str" else cells)
-        published = _SEVERITY.validate(published, lazy=True)
+        table = pd.read_csv(path).apply(lambda cells: cells.str.strip() if cells.dtype == "str" else cells)
+        return schema.validate(table, lazy=True)
     except pa.errors.SchemaErrors as error:
         first = error.failure_cases.iloc[0]
         line = "" if pd.isna(first["index"]) else f", line {int(first['index']) + 2}"
@@ -188,6 +204,11 @@ def read_severity(path):
         ) from error
     except (OSError, ValueError) as error:
         raise LusbookError(f"{path}: not a readable CSV: {error}") from error
+
+
+def read_severity(path):
+    """Read and check the experts' flags; see :func:`read_covid_blues` for the columns."""
+    published = _validated(path, _SEVERITY)
     clip = published["video_file"]
     parts = clip.str.split("_")
     return pd.DataFrame(
@@ -200,6 +221,89 @@ def read_severity(path):
             "severity": published["Severity Score"],
         }
     )
+
+
+def _named_folder(folder, variable, holds):
+    """Folder of a source: the one given, else the one that an environment variable names."""
+    named = folder or os.environ.get(variable)
+    if not named:
+        raise MissingData(f"set the environment variable {variable} to a folder that holds {holds}")
+    if not list(Path(named).glob(holds)):
+        raise LusbookError(f"folder {str(named)!r}: expected {holds} in it")
+    return Path(named)
+
+
+def read_pocus(folder=None):
+    """List the convex-probe clips of a selection of the POCUS collection.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds the clips and ``metadata.csv``, one row a file, with at least the columns file (path in the folder),
+        media, geometry, group_id (patients as far as can be told), licence and attribution;
+        the environment variable LUSBOOK_POCUS by default. Rows of files outside ``pocus/`` are passed over.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row per clip in order of files: clip, patient, licence, attribution, path (str).
+
+    Raises
+    ------
+    MissingData
+        If no folder is named.
+    LusbookError
+        If ``metadata.csv`` is not so, naming the line.
+    """
+    folder = _named_folder(folder, POCUS, "metadata.csv")
+    files = _validated(folder / "metadata.csv", _FILES)
+    chosen = files["file"].str.startswith("pocus/") & (files["media"] == "video") & (files["geometry"] == "convex")
+    table = files[chosen].sort_values("file", ignore_index=True)
+    return pd.DataFrame(
+        {
+            "clip": table["file"].map(lambda name: Path(name).stem),
+            "patient": table["group_id"],
+            "licence": table["licence"],
+            "attribution": table["attribution"],
+            "path": table["file"].map(lambda name: str(folder / name)),
+        }
+    )
+
+
+def read_cit(folder=None):
+    """Read the B-line polygons of CIT.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Holds ``Dataset/USG-B-lines/task_*/annotations.json``, as the source's repository does; the environment
+        variable LUSBOOK_CIT by default.
+
+    Returns
+    -------
+    polygons : pandas.DataFrame
+        One row per B-line: task, frame (int), points (ndarray, shape (n, 2), px, x before y).
+
+    Raises
+    ------
+    MissingData
+        If no folder is named.
+    LusbookError
+        If a file is not as described.
+    """
+    pattern = "Dataset/USG-B-lines/task_*/annotations.json"
+    rows = []
+    for path in sorted(_named_folder(folder, CIT, pattern).glob(pattern)):
+        try:
+            for job in json.loads(path.read_text("utf-8")):
+                tracked = [shape | {"label": track["label"]} for track in job["tracks"] for shape in track["shapes"]]
+                for shape in [*job["shapes"], *(shape for shape in tracked if not shape["outside"])]:
+                    if shape["label"] == "bline":
+                        points = np.asarray(shape["points"], float).reshape(-1, 2)
+                        rows.append({"task": path.parent.name, "frame": int(shape["frame"]), "points": points})
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LusbookError(f"{path}: not a list of jobs with shapes and tracks ({error!r})") from error
+    return pd.DataFrame(rows, columns=["task", "frame", "points"])
 
 
 def read_clip(path):
