@@ -32,7 +32,7 @@ else:
     }
 
 COHORTS = str(study_folder(SETTINGS, config["results"]) / "cohorts" / "manifest.json")
-REAL = str(study_folder(SETTINGS, config["results"]) / "real" / "manifest.json")
+REAL = {name: str(study_folder(SETTINGS, config["results"]) / name / "manifest.json") for name in ("real", "realism")}
 try:
     find_covid_blues()
     WITH_REAL = SETTINGS.cohorts == "phantom"
@@ -45,20 +45,23 @@ rule study:
     input:
         [manifest(name, fold) for name in EXPERIMENTS for fold in FOLDS],
         COHORTS,
-        REAL if WITH_REAL else [],
+        list(REAL.values()) if WITH_REAL else [],
 
 
-rule real:
-    input:
-        ancient(COHORTS),
-    output:
-        REAL,
-    params:
-        options=join(OPTIONS),
-    priority: 2
-    threads: 1
-    shell:
-        "lusbook real {params.options} --threads {threads}"
+for name, manifest_path in REAL.items():
+
+    rule:
+        name: name
+        input:
+            ancient(COHORTS),
+        output:
+            manifest_path,
+        params:
+            command=join(["lusbook", name, *OPTIONS]),
+        priority: 2
+        threads: 1
+        shell:
+            "{params.command} --threads {threads}"
 
 
 rule cohorts:

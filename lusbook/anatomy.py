@@ -76,7 +76,7 @@ LINE = {
     "drift": (0.3, 1.2),  # degrees, slow change of place in a clip
     "edge": (2.6, 0.8),  # exponent of its edge: the greater, the sharper
 }
-HALF_WIDTH = 1.4  # degrees from the middle of a typical B-line to where its echo has fallen by half (in amplitude)
+HALF_WIDTH = 1.56  # degrees from the middle of a typical B-line to where its echo has fallen by half (in amplitude)
 
 
 def draw_patient(rng, diversity, kind, numbers):
@@ -104,6 +104,8 @@ def draw_patient(rng, diversity, kind, numbers):
         setattr(p, parameter, typical + diversity * half_range * rng.uniform(-1, 1))
     for parameter, (typical, half_range) in LINE.items():
         setattr(p, parameter, typical + diversity * half_range * rng.uniform(-1, 1, LINES))
+    if numbers == "public":  # whose polygons outline lines one by one
+        p.confluence = 0.0
     p.burden = rng.standard_normal(7)  # how many lines: of the patient, and slow waves of the clip
     p.phase = rng.uniform(0, 2 * np.pi, (4, LINES))  # of contrast, place, snaking; of breath
     p.period = rng.uniform(4, 12, LINES)  # s, of the slow changes

@@ -136,7 +136,7 @@ def study(
             for fold in FOLDS
             if not (run_folder(name, fold, settings, results) / "manifest.json").exists()
         ]
-        raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts or real clips'}")
+        raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts, real clips or realism'}")
 
 
 @app.command()
@@ -166,6 +166,21 @@ def real(
     from lusbook.runs import real_clips
 
     real_clips(parse_settings(preset, set_), results, folder)
+
+
+@app.command()
+def realism(
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")] = None,
+    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+):
+    """Measure how near the phantom is to real clips."""
+    limit_threads(threads)
+    from lusbook import runs
+
+    runs.realism(parse_settings(preset, set_), results, folder)
 
 
 @app.command()

@@ -282,3 +282,94 @@ def iteration_seconds(table):
     ax.set_xticks(sorted(set(table["size"])))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     return figure
+
+
+def gallery(real, simulated):
+    """Real frames above, simulated ones below.
+
+    Parameters
+    ----------
+    real, simulated : ndarray, shape (n, size, size), uint8
+    """
+    wide = 5
+    rows = [frames[start : start + wide] for frames in (real, simulated) for start in range(0, len(frames), wide)]
+    figure, axes = plt.subplots(len(rows), wide, figsize=(10, 2.05 * len(rows)), layout="constrained", squeeze=False)
+    titles = ["real"] * -(-len(real) // wide) + ["phantom"] * -(-len(simulated) // wide)
+    number = 0
+    for line, frames, title in zip(axes, rows, titles, strict=True):
+        number = 0 if title == "phantom" and line is axes[titles.index("phantom")] else number
+        for ax in line[len(frames) :]:
+            ax.set_visible(False)
+        for ax, frame in zip(line, frames, strict=False):
+            number += 1
+            show_frame(ax, frame)
+            ax.set_title(f"{title} {number}", fontsize=9)
+    return figure
+
+
+def knobs(frames, diversities, consistencies):
+    """The two knobs of the phantom: rows of more diverse images, columns of less consistent labels.
+
+    Parameters
+    ----------
+    frames : dict of tuple
+        By diversity and consistency: images and labels, each (patients, size, size).
+    diversities, consistencies : list of float
+    """
+    patients = len(frames[diversities[0], consistencies[0]][0])
+    shape = (len(diversities), len(consistencies) * patients)
+    figure, axes = plt.subplots(*shape, figsize=(1.35 * shape[1], 1.45 * shape[0]), layout="constrained")
+    for row, diversity in zip(axes, diversities, strict=True):
+        for column, consistency in enumerate(consistencies):
+            for k, (image, label) in enumerate(zip(*frames[diversity, consistency], strict=True)):
+                ax = row[column * patients + k]
+                show_frame(ax, image, label)
+                if diversity == diversities[0]:
+                    ax.set_title(f"consistency {consistency:g}" if k == 0 else "", fontsize=9, loc="left")
+        row[0].set_ylabel(f"diversity {diversity:g}", fontsize=9)
+    return figure
+
+
+def profiles(table, sets):
+    """Grey levels by depth, their spread, and the power spectrum: medians of frames, with quartiles of the first set.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``profiles`` of :func:`lusbook.comparison.compare`.
+    sets : list of str
+        The first is the reference.
+    """
+    panels = {
+        "grey": ("mean grey level by depth", "depth, share", 255),
+        "sd": ("its standard deviation", "depth, share", 255),
+        "spectrum": ("power spectrum, dB", "cycles per pixel", 1),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.3), layout="constrained")
+    colours = dict(zip(sets, ["black", *sns.color_palette("colorblind", len(sets) - 1)], strict=True))
+    for ax, (measure, (title, label, factor)) in zip(axes, panels.items(), strict=True):
+        for name in sets:
+            rows = table[(table["set"] == name) & table["measure"].str.fullmatch(rf"{measure}_\d+")]
+            x = (np.arange(len(rows)) + 0.5) / len(rows) / (2 if measure == "spectrum" else 1)
+            dashed = "-" if name == sets[0] or name.startswith("phantom") else "--"
+            ax.plot(x, factor * rows["median"], color=colours[name], ls=dashed, lw=1.8, label=name)
+            if name == sets[0]:
+                ax.fill_between(x, factor * rows["low"], factor * rows["high"], color="black", alpha=0.12)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel(label, fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return figure
+
+
+def annotator_agreement(agreement):
+    """Dice of two annotators with each other, and of one with the truth, frame by frame."""
+    kinds = {"annotators": "two annotators", "truth": "one annotator and the truth"}
+    long = agreement.melt(["cohort", "patient"], list(kinds), var_name="between", value_name="dice")
+    figure, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
+    order = {"y": "between", "order": list(kinds), "hue": "cohort", "hue_order": list(COHORT_NAMES)}
+    sns.boxplot(long, x="dice", palette=PALETTE, fliersize=2, ax=ax, **order)
+    ax.set(xlabel="Dice of a frame", ylabel="", xlim=(0, 1))
+    ax.set_yticks(range(2), kinds.values())
+    handles, _ = ax.get_legend_handles_labels()
+    ax.legend(handles, COHORT_NAMES.values(), loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -146,6 +146,11 @@ def study_name(settings):
     return f"{settings.preset}-{text}"
 
 
+def earlier_phantom():
+    """Folder of the studies that an earlier version of the phantom gave: kept to compare with, never computed anew."""
+    return PROJECT / "data" / "results" / "earlier-phantom"
+
+
 def results_folder(results=None):
     """Folder of studies: ``results``, else ``$LUSBOOK_RESULTS``, else the project's own."""
     root = results or os.environ.get("LUSBOOK_RESULTS") or PROJECT / "data" / "results"
@@ -562,6 +567,26 @@ def read_variants(name, settings, results=None, file="per_image.csv", **values):
         if all((run_folder(name, fold, other, results) / "manifest.json").exists() for fold in FOLDS):
             tables += [read_run(name, fold, other, results, file).assign(**variant) for fold in FOLDS]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["experiment", *values])
+
+
+def read_seeds(settings, results=None, file="clips", seeds=range(10)):
+    """Scores of real clips under several seeds, as far as they are there; nothing is computed.
+
+    Parameters
+    ----------
+    settings : Settings
+    results : path, optional
+    file : str
+        Table of a ``real`` folder, by name.
+    seeds : sequence of int
+
+    Returns
+    -------
+    tables : dict of int to pandas.DataFrame
+        By seed.
+    """
+    folders = {seed: study_folder(settings.model_copy(update={"seed": seed}), results) / "real" for seed in seeds}
+    return {k: read_tables(folder)[file] for k, folder in folders.items() if (folder / "manifest.json").exists()}
 
 
 def read_overlays(name, fold, settings, results=None):
