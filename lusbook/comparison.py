@@ -20,29 +20,6 @@ CREDITS = ("licence", "attribution")
 LINE_PATIENTS = 200  # of the phantom, whose B-lines are measured
 
 
-def knob_frames(diversities, consistencies, patients=(1, 2), index=8):
-    """Frames of a few patients under settings of both knobs.
-
-    Returns
-    -------
-    frames : dict of tuple
-        By diversity and consistency: images uint8 and labels bool, each (patients, 256, 256).
-    """
-    frames = {}
-    for diversity in diversities:
-        for consistency in consistencies:
-            knobs = {"diversity": diversity, "consistency": consistency}
-            shown = [phantom.frame("cap", patient, index, **knobs) for patient in patients]
-            frames[diversity, consistency] = tuple(np.stack([frame[k] for frame in shown]) for k in (0, 2))
-    return frames
-
-
-def told_table(told_apart):
-    """AUROC of each set and classifier, with its interval, as text: one row a set."""
-    texts = [f"{row.auroc:.2f} ({row.low:.2f}–{row.high:.2f})" for row in told_apart.itertuples()]
-    return told_apart.assign(auroc=texts).pivot(index="set", columns="classifier", values="auroc")
-
-
 def few(patients, n_patients=PATIENTS, n_frames=FRAMES):
     """Choose the same number of frames of the same number of patients.
 

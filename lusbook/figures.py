@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
+from lusbook import phantom
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.tables import titles
 
@@ -291,41 +292,39 @@ def gallery(real, simulated):
     ----------
     real, simulated : ndarray, shape (n, size, size), uint8
     """
-    wide = 5
-    rows = [frames[start : start + wide] for frames in (real, simulated) for start in range(0, len(frames), wide)]
+    wide, kinds = 5, {"real": real, "phantom": simulated}
+    rows = [(kind, start) for kind, frames in kinds.items() for start in range(0, len(frames), wide)]
     figure, axes = plt.subplots(len(rows), wide, figsize=(10, 2.05 * len(rows)), layout="constrained", squeeze=False)
-    titles = ["real"] * -(-len(real) // wide) + ["phantom"] * -(-len(simulated) // wide)
-    number = 0
-    for line, frames, title in zip(axes, rows, titles, strict=True):
-        number = 0 if title == "phantom" and line is axes[titles.index("phantom")] else number
-        for ax in line[len(frames) :]:
-            ax.set_visible(False)
-        for ax, frame in zip(line, frames, strict=False):
-            number += 1
-            show_frame(ax, frame)
-            ax.set_title(f"{title} {number}", fontsize=9)
+    for line, (kind, start) in zip(axes, rows, strict=True):
+        for number, ax in enumerate(line, start=start):
+            if number < len(kinds[kind]):
+                show_frame(ax, kinds[kind][number])
+                ax.set_title(f"{kind} {number + 1}", fontsize=9)
+            else:
+                ax.set_visible(False)
     return figure
 
 
-def knobs(frames, diversities, consistencies):
+def knobs(diversities, consistencies, patients=(1, 2), index=8):
     """The two knobs of the phantom: rows of more diverse images, columns of less consistent labels.
 
     Parameters
     ----------
-    frames : dict of tuple
-        By diversity and consistency: images and labels, each (patients, size, size).
     diversities, consistencies : list of float
+    patients : sequence of int
+        Of the cohort of CAP.
+    index : int
+        Number of the frame in each patient's clip.
     """
-    patients = len(frames[diversities[0], consistencies[0]][0])
-    shape = (len(diversities), len(consistencies) * patients)
+    shape = (len(diversities), len(consistencies) * len(patients))
     figure, axes = plt.subplots(*shape, figsize=(1.35 * shape[1], 1.45 * shape[0]), layout="constrained")
     for row, diversity in zip(axes, diversities, strict=True):
-        for column, consistency in enumerate(consistencies):
-            for k, (image, label) in enumerate(zip(*frames[diversity, consistency], strict=True)):
-                ax = row[column * patients + k]
-                show_frame(ax, image, label)
-                if diversity == diversities[0]:
-                    ax.set_title(f"consistency {consistency:g}" if k == 0 else "", fontsize=9, loc="left")
+        columns = [(consistency, patient) for consistency in consistencies for patient in patients]
+        for ax, (consistency, patient) in zip(row, columns, strict=True):
+            image, _, label = phantom.frame("cap", patient, index, diversity=diversity, consistency=consistency)
+            show_frame(ax, image, label)
+            if diversity == diversities[0] and patient == patients[0]:
+                ax.set_title(f"consistency {consistency:g}", fontsize=9, loc="left")
         row[0].set_ylabel(f"diversity {diversity:g}", fontsize=9)
     return figure
 

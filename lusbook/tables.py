@@ -490,3 +490,16 @@ def experiments_table():
         for experiment in EXPERIMENTS.values()
     ]
     return pd.DataFrame(rows).set_index("experiment").rename_axis(None)
+
+
+def told_apart_table(told_apart):
+    """AUROC of each set and classifier, with its interval, as text: one row a set, in their order.
+
+    Parameters
+    ----------
+    told_apart : pandas.DataFrame
+        As :func:`lusbook.comparison.compare` returns it.
+    """
+    texts = [f"{row.auroc:.2f} ({row.low:.2f}–{row.high:.2f})" for row in told_apart.itertuples()]
+    table = told_apart.assign(auroc=texts).pivot(index="set", columns="classifier", values="auroc")
+    return table.reindex(told_apart["set"].unique()).rename_axis(index=None, columns=None)

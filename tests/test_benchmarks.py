@@ -38,7 +38,7 @@ def written(path, name):
     return content
 
 
-@pytest.mark.parametrize("name", ["sifa", "unet", "data_path", "metrics", "plain_sifa", "demo"])
+@pytest.mark.parametrize("name", ["sifa", "unet", "data_path", "metrics", "phantom", "plain_sifa", "demo"])
 def test_a_quick_run_writes_its_quantities(name, tmp_path):
     importlib.import_module(name).main(quick=True, out=tmp_path / f"{name}.json")
     content = written(tmp_path / f"{name}.json", name)

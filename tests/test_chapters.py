@@ -39,7 +39,7 @@ def shown(notebook):
 
 
 def test_all_chapters_of_the_contents_are_here():
-    study = {"data", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
+    study = {"data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
     assert {"index", *study, "performance"} == set(NAMES)
 
 
@@ -78,15 +78,16 @@ def test_parameters_are_typed_explained_and_known(name):
         known = {
             *Settings.model_fields,
             "results",
-            *{"real": ["covid_blues"], "performance": ["benchmarks"]}.get(name, []),
+            *{"real": ["covid_blues"], "phantom": ["covid_blues"], "performance": ["benchmarks"]}.get(name, []),
         }
         assert parameter["name"] in known
 
 
-def test_real_chapter_says_how_to_get_the_clips(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["real", "phantom"])
+def test_chapters_of_real_clips_say_how_to_get_them(tmp_path, monkeypatch, name):
     monkeypatch.delenv("LUSBOOK_COVID_BLUES", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    text = shown(execute("real", tmp_path, results=str(tmp_path / "results")))
+    text = shown(execute(name, tmp_path, results=str(tmp_path / "results")))
     assert "lusbook download covid-blues" in text
 
 

@@ -122,3 +122,45 @@ def test_iterations_of_each_program_are_points_over_their_floor():
     assert {text.get_text() for text in ax.get_legend().get_texts()} == labels
     floors = [line.get_ydata() for line in ax.lines if line.get_linestyle() == "--"]
     np.testing.assert_array_equal(floors, [[1, 2], [1, 2]])
+
+
+def test_gallery_numbers_either_kind_from_one():
+    real, simulated = np.zeros((6, 8, 8), np.uint8), np.full((5, 8, 8), 9, np.uint8)
+    figure = figures.gallery(real, simulated)
+    shown = [ax for ax in figure.axes if ax.get_visible()]
+    titles = [ax.get_title() for ax in shown]
+    assert titles == [f"real {k}" for k in range(1, 7)] + [f"phantom {k}" for k in range(1, 6)]
+    assert [ax.images[0].get_array().max() for ax in shown] == [0] * 6 + [9] * 5
+
+
+def test_knobs_has_a_row_for_each_diversity():
+    figure = figures.knobs([0.0, 1.0], [1.0, 0.2], patients=(1,))
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["consistency 1", "consistency 0.2", "", ""]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["diversity 0", "", "diversity 1", ""]
+    images = [ax.images[0].get_array() for ax in figure.axes]
+    assert np.array_equal(images[0], images[1]) and not np.array_equal(images[0], images[2])
+
+
+def test_profiles_draws_medians_of_every_set():
+    rows = [
+        {"measure": f"{measure}_{k}", "low": 0.1, "median": 0.1 * k, "high": 0.9, "set": name}
+        for name in ("real", "phantom")
+        for measure in ("grey", "sd", "spectrum")
+        for k in range(4)
+    ]
+    figure = figures.profiles(pd.DataFrame(rows), ["real", "phantom"])
+    grey, _, spectrum = figure.axes
+    assert [line.get_label() for line in grey.lines] == ["real", "phantom"]
+    np.testing.assert_allclose(grey.lines[0].get_ydata(), 255 * np.array([0, 0.1, 0.2, 0.3]))
+    np.testing.assert_allclose(spectrum.lines[0].get_xdata(), (np.arange(4) + 0.5) / 8)
+
+
+def test_agreement_has_both_kinds_and_cohorts():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"cohort": ["covid", "cap"] * 5, "patient": "p", "annotators": rng.random(10), "truth": 1.0})
+    figure = figures.annotator_agreement(table)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "two annotators",
+        "one annotator and the truth",
+    ]
+    assert len(figure.axes[0].get_legend().get_texts()) == 2

@@ -1,16 +1,14 @@
 import os
 import subprocess
 import sys
-import zlib
 
 import numpy as np
 import pytest
-from scipy.spatial import ConvexHull
 
-from lusbook import anatomy, annotator, phantom
+from lusbook import anatomy, phantom
 from lusbook.errors import LusbookError
-from lusbook.scanner import SAMPLES, shrink
 from lusbook.tables import load_published
+from tests.helpers import phantom_patient
 
 TINY = ((3, 2), (4,))
 
@@ -24,18 +22,12 @@ def cohort():
     return phantom.simulate("cap", seed=3, diversity=0.8, consistency=0.5, plan=TINY)
 
 
-def patient(name, number, diversity, scanner="butterfly", numbers="paper"):
-    """A patient as the phantom draws it, seed 0."""
-    seed = [0, zlib.crc32(name.encode()), number, 0, zlib.crc32(b"patient")]
-    return anatomy.draw_patient(np.random.default_rng(seed), diversity, scanner, numbers)
-
-
 @pytest.fixture(scope="module")
 def varied():
     """Eight patients of the greatest diversity: their fixed part, a moment, and the frame at that moment."""
     patients = []
     for number in range(1, 9):
-        p = patient("cap", number, 1.0)
+        p = phantom_patient("cap", number, 1.0)
         patients.append((p, anatomy.moment(p, 0.0), phantom.frame("cap", number, 0, diversity=1, consistency=0)))
     return patients
 
@@ -118,7 +110,7 @@ def test_truth_runs_from_the_lung_to_the_bottom(varied):
 
 def test_a_b_line_is_brighter_than_what_surrounds_it():
     for number in range(1, 7):
-        p = patient("covid", number, 0.3)
+        p = phantom_patient("covid", number, 0.3)
         image, truth, _ = phantom.frame("covid", number, 0, diversity=0.3, consistency=1)
         lung = np.zeros_like(truth)
         begin = anatomy.moment(p, 0.0).lung[p.pixel_column]
@@ -127,126 +119,9 @@ def test_a_b_line_is_brighter_than_what_surrounds_it():
         assert image[p.inside & ~lung].max() > np.percentile(image[truth & lung], 99)  # not the only bright thing
 
 
-def fixed(kind="butterfly", **values):
-    """The typical patient with some parameters set."""
-    with pytest.MonkeyPatch.context() as patch:
-        for table in (anatomy.ANATOMY, anatomy.LINE):
-            for name in set(values) & set(table):
-                patch.setitem(table, name, (values[name], 0))
-        return patient("typical", 1, 0.0, kind)
-
-
-def echo(p, at, mirrored=True):
-    """Level of the echoes on the central beam around a depth in mm, dB, and of those within 4 mm beside it."""
-    scattered, surfaces, _ = anatomy.echoes(p, anatomy.moment(p, 0.0))
-    column = (surfaces if mirrored else np.sqrt(scattered))[:, p.angle.size // 2 - 3 : p.angle.size // 2 + 3].mean(1)
-    z = p.z[:, 0]
-    near, around = np.abs(z - at) < 1.5, (np.abs(z - at) > 2.5) & (np.abs(z - at) < 4)
-    return 20 * np.log10(column[near].max() + 1e-6), 20 * np.log10(column[around].max() + 1e-6)
-
-
-def test_a_lines_stand_at_multiples_of_the_pleura_and_b_lines_erase_them():
-    values = {"breath": 0, "rough": 0, "tilt": 0, "rib_offset": 0, "a_line": 3, "z_lines": 0, "wobble": 0, "drift": 0}
-    p = fixed(**values)  # its two B-lines stand beside the middle of their space
-    middle = len(p.even) // 2
-    for order in (1, 2, 3):
-        level, beside = echo(p, order * p.even[middle])
-        assert level > beside + 10
-    assert echo(p, 2 * p.even[middle])[0] > echo(p, 3 * p.even[middle])[0]  # they fade
-    _, erased = anatomy._line_power(p, m := anatomy.moment(p, 0.0), p.z - m.lung)
-    _, surfaces, _ = anatomy.echoes(p, m)
-    rows = np.abs(p.z[:, 0] - 2 * p.even[middle]) < 1
-    line, open_ = (erased[rows].min(0) > 0.9) & (p.open > 0.8), (erased[rows].max(0) < 0.1) & (p.open > 0.8)
-    assert surfaces[rows][:, line].max() < 0.2 * surfaces[rows][:, open_].max()
-
-
-def test_fluid_is_black_and_the_lung_begins_below_it():
-    p = fixed(effusion=8, consolidation=-1, breath=0)
-    m = anatomy.moment(p, 0.0)
-    assert np.allclose(m.lung - m.pleura, 8, atol=1e-3)
-    assert echo(p, m.pleura[80] + 4, mirrored=False)[0] < -20
-    scattered, surfaces, _ = anatomy.echoes(p, m)
-    for order in (2, 3):  # no A-line: there is no air behind the pleural line
-        row = np.argmin(np.abs(p.z[:, 0] - order * p.even[80]))
-        assert surfaces[row, 80] < 0.05
-
-
-def test_consolidation_lies_under_the_pleura_in_patches():
-    p = fixed(consolidation=8)
-    deep = (m := anatomy.moment(p, 0.0)).lung - m.pleura
-    assert deep.min() >= 0 and 0 < (p.consolidated == 0).mean() < 1 and 6 < p.consolidated.max() < 14
-
-
-def test_ribs_throw_shadows():
-    p = fixed(rib_shadow=25, rib_softness=6)
-    shadow = anatomy.echoes(p, anatomy.moment(p, 0.0))[2] - p.no_contact
-    assert (shadow[-1, p.open < 0.05] > 20).all() and (shadow[-1, p.open > 0.99] < 2).all()
-    assert (shadow[5] < 2).all()  # none above the bone
-
-
-def test_white_lung_fills_the_intercostal_space():
-    narrow, white = fixed(confluence=0), fixed(confluence=1)
-    assert np.allclose(2 * white.half_width, white.home_right - white.home_left)
-    assert (white.half_width > 2 * narrow.half_width).all()
-
-
-def test_z_lines_fade_and_are_not_in_the_mask():
-    p = fixed(z_lines=4, fade=0)
-    m = anatomy.moment(p, 0.0)
-    assert m.shown[anatomy.B_LINES :].all()
-    m.shown[: anatomy.B_LINES] = False
-    power, erased = anatomy._line_power(p, m, p.z - m.lung)
-    assert power[SAMPLES // 3].max() > 30 * power[-1].max() and not erased.any()
-    assert not anatomy.drawable(p, m).number.size
-
-
-def least_rectangle(mask):
-    """Length / width of the smallest rectangle around a mask."""
-    corners = np.concatenate([np.argwhere(mask) + d for d in ((0, 0), (0, 1), (1, 0), (1, 1))]).astype(float)
-    hull = corners[ConvexHull(corners).vertices]
-    sizes = []
-    for side in np.diff(hull, axis=0, append=hull[:1]):
-        along = side / np.linalg.norm(side)
-        sizes.append(sorted((np.ptp(hull @ along), np.ptp(hull @ [-along[1], along[0]]))))
-    return (lambda width, length: length / width)(*min(sizes, key=np.prod))
-
-
-def test_b_lines_have_the_number_and_the_shape_of_public_polygons():
-    """CIT: length / width 9.8 (8.1 to 11.6); one B-line in 85 % of positive frames, two in 12 %, three in 3 %."""
-    counts, ratios = [], []
-    for number in range(1, 151):
-        p = patient("public", number, 1.0, "lumify", "public")
-        for seconds in (0.0, 2.0, 4.0):
-            lines = anatomy.drawable(p, anatomy.moment(p, seconds))
-            counts.append(len(lines.number))
-        for left, right in zip(lines.left, lines.right, strict=True):
-            mask = annotator.draw(p, left[None], right[None], lines.begin, np.array([p.depth + 1]))
-            ratios.append(least_rectangle(mask))
-    shares = np.bincount(counts, minlength=4) / len(counts)
-    assert np.allclose(shares, [0, 0.85, 0.12, 0.03], atol=0.06)
-    low, median, high = np.percentile(ratios, [25, 50, 75])
-    assert abs(median - 9.8) < 1 and abs(low - 8.1) < 1 and abs(high - 11.6) < 1
-
-
-def test_paper_has_more_lines_than_public_and_mixed_has_frames_without():
-    def mean(numbers, diversity=1.0):
-        shown = [anatomy.moment(patient("n", k, diversity, numbers=numbers), 0.0).shown for k in range(1, 41)]
-        return np.array([s[: anatomy.B_LINES].sum() for s in shown])
-
-    assert mean("paper").mean() > mean("public").mean() + 0.3 and mean("paper").min() == mean("public").min() == 1
-    assert 0.3 < (mean("mixed") == 0).mean() < 0.7
-    assert mean("paper", 0.0).std() == 0
-
-
 def test_frames_without_b_lines_have_empty_masks():
     c = phantom.simulate("x", diversity=1, consistency=0.2, image_size=32, numbers="mixed", plan=(tuple([1] * 12),))
     assert np.array_equal(c.truth.any((1, 2)), c.masks.any((1, 2))) and 0 < c.truth.any((1, 2)).sum() < 12
-
-
-def test_scanners_differ_and_share_the_anatomy():
-    one, other = (patient("cap", 1, 0.8, kind) for kind in ("butterfly", "lumify"))
-    assert one.pleura == other.pleura and one.rib_spacing == other.rib_spacing
-    assert one.opening != other.opening and one.gain > other.gain
 
 
 def test_consistent_labels_are_the_truth():
@@ -303,13 +178,6 @@ def test_sizes_are_averages_of_one_simulation(cohort, size):
         assert np.abs(small.images[0] - blocks).max() <= 0.5
         majority = cohort.truth[0].reshape(size, step, size, step).mean((1, 3)) >= 0.5
         assert np.array_equal(small.truth[0], majority)
-
-
-def test_a_mask_never_shrinks_to_nothing():
-    mask = np.zeros((256, 256), bool)
-    mask[100, 30] = True
-    small = shrink(mask, 16)
-    assert small.sum() == 1 and small[6, 1]
 
 
 def test_digest_follows_every_parameter():

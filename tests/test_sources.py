@@ -1,6 +1,7 @@
 """Finding, downloading, decoding and cropping public clips."""
 
 import hashlib
+import json
 import os
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 from lusbook import sources
-from lusbook.errors import LusbookError
+from lusbook.errors import LusbookError, MissingData
 
 HEADER = "video_file,Severity Score,A-lines,B-lines,comments\n"
 
@@ -322,3 +323,75 @@ def test_real_clips_are_read_and_their_fans_found():
     assert len(clips.table) == len(table.iloc[::40])
     assert (clips.fans.mean(axis=(1, 2)) > 0.35).all()
     assert (clips.frames.mean(axis=(1, 2)) > 5).all()
+
+
+# ---------------------------------------------------------------------------------------------
+# POCUS and CIT
+
+
+def pocus_folder(folder, **changes):
+    """A selection's ``metadata.csv``."""
+    rows = [
+        ("pocus/b.mp4", "video", "convex", "pocus_2", "CC BY 4.0", "Bea"),
+        ("pocus/a.mp4", "video", "convex", "pocus_1", "CC BY-NC 4.0", "Ann"),
+        ("pocus/c.png", "image", "convex", "pocus_2", "CC BY 4.0", "Bea"),
+        ("pocus/d.mp4", "video", "linear", "pocus_3", "CC BY 4.0", "Cy"),
+        ("covid-blues/e.mp4", "video", "convex", "blues_1", "CC BY-NC-ND 4.0", "Dee"),
+    ]
+    table = pd.DataFrame(rows, columns=["file", "media", "geometry", "group_id", "licence", "attribution"])
+    table.assign(**changes).to_csv(folder / "metadata.csv", index=False)
+    return folder
+
+
+def test_pocus_lists_its_convex_clips(tmp_path):
+    table = sources.read_pocus(pocus_folder(tmp_path))
+    assert table["clip"].tolist() == ["a", "b"] and table["patient"].tolist() == ["pocus_1", "pocus_2"]
+    assert table["licence"].tolist() == ["CC BY-NC 4.0", "CC BY 4.0"]
+    assert table["path"].tolist() == [str(tmp_path / "pocus" / name) for name in ("a.mp4", "b.mp4")]
+
+
+def test_pocus_names_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.delenv("LUSBOOK_POCUS", raising=False)
+    with pytest.raises(MissingData, match="LUSBOOK_POCUS.*metadata.csv"):
+        sources.read_pocus()
+    with pytest.raises(LusbookError, match="expected metadata.csv in it"):
+        sources.read_pocus(tmp_path)
+    with pytest.raises(LusbookError, match="line 2, geometry: received 'phased'"):
+        sources.read_pocus(pocus_folder(tmp_path, geometry=["phased", *["convex"] * 4]))
+
+
+def cit_folder(folder, jobs):
+    """One task of CIT."""
+    path = folder / "Dataset" / "USG-B-lines" / "task_7" / "annotations.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(jobs if isinstance(jobs, str) else json.dumps(jobs))
+    return folder
+
+
+def test_cit_reads_shapes_and_tracks_but_not_what_is_outside(tmp_path):
+    def shape(frame, label="bline", **more):
+        return {"frame": frame, "label": label, "points": [0, 1, 2, 3, 4, 5], **more}
+
+    track = {"label": "bline", "shapes": [shape(4, "", outside=False), shape(5, "", outside=True)]}
+    other = {"label": "lungslidingpresent", "shapes": [shape(6, outside=False)]}
+    jobs = [
+        {"shapes": [shape(2), shape(3, "lungslidingpresent")], "tracks": []},
+        {"shapes": [], "tracks": [track, other]},
+    ]
+    polygons = sources.read_cit(cit_folder(tmp_path, jobs))
+    assert polygons["frame"].tolist() == [2, 4] and set(polygons["task"]) == {"task_7"}
+    np.testing.assert_array_equal(polygons["points"][0], [[0, 1], [2, 3], [4, 5]])
+
+
+@pytest.mark.parametrize(
+    "jobs", ["[", '{"a": 1}', [{"shapes": []}], [{"shapes": [{"label": "bline"}], "tracks": []}], [3]]
+)
+def test_cit_names_the_file_that_is_not_as_described(tmp_path, jobs):
+    with pytest.raises(LusbookError, match="task_7/annotations.json: not a list of jobs"):
+        sources.read_cit(cit_folder(tmp_path, jobs))
+
+
+@pytest.mark.skipif("LUSBOOK_CIT" not in os.environ, reason="no CIT polygons here (LUSBOOK_CIT)")
+def test_the_real_polygons_are_all_read():
+    polygons = sources.read_cit()
+    assert len(polygons) == 431 and len(polygons.groupby(["task", "frame"])) == 365
