@@ -16,8 +16,8 @@ from lusbook import scanner
 from lusbook.scanner import BEAMS, LOOKS, SAMPLES, SCANNERS
 
 #: Shares of frames with 0, 1, 2, ... B-lines, at diversity 1; at less, frames keep nearer to the median.
-#: ``public`` is what the polygons of the CIT set hold (365 frames with B-lines); ``paper`` is our guess for patients
-#: with pneumonia, of whom the paper shows several lines a frame but gives no numbers; ``mixed`` has frames without.
+#: ``public`` is what the polygons of the CIT set hold (365 frames with B-lines); ``paper`` allows more: a
+#: guess for patients with pneumonia, of whose frames the paper gives no numbers; ``mixed`` has frames without.
 NUMBERS = {
     "public": (0, 0.85, 0.12, 0.03),
     "paper": (0, 0.45, 0.27, 0.15, 0.08, 0.05),
