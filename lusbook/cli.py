@@ -199,21 +199,27 @@ def download(
 
 def main():
     """Entry point: bad input is one line and exit status 1, an interruption one line and exit status 130."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    asked = []
+
+    def interrupt(number, frame):
+        """Make SIGTERM what Ctrl-C is."""
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a process in the background ignores SIGINT
+            signal.signal(number, interrupt)
+    stopped = "interrupted; finished runs are kept, the same command goes on from them"
     try:
         app()
     except Interrupted as error:
         status, message = 130, str(error)
     except LusbookError as error:
-        status, message = 1, str(error)
+        # Interrupted while it is imported, a library may raise an error of its own.
+        status, message = (130, f"{error}\n{stopped}") if asked else (1, str(error))
     except SystemExit as end:
         if end.code != 130:  # what Typer makes of a KeyboardInterrupt
             raise
-        status, message = 130, "interrupted; finished runs are kept, the same command goes on from them"
+        status, message = 130, stopped
     print(f"lusbook: {message}", file=sys.stderr)
     sys.exit(status)
-
-
-def _interrupt(number, frame):
-    """Make SIGTERM what Ctrl-C is."""
-    raise KeyboardInterrupt

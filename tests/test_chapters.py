@@ -127,6 +127,13 @@ def test_committed_comparisons_are_what_this_code_gives():
         assert runs.stale_runs(job.settings) == [], job.title
 
 
+def test_the_earlier_phantoms_results_are_whole():
+    study = make_settings("demo")
+    assert list(runs.read_seeds(study, runs.earlier_phantom())) == [0, 1, 2]
+    assert {"distances", "told_apart", "profiles"} == set(runs.read_tables(runs.earlier_phantom() / "demo" / "realism"))
+    assert list(runs.read_seeds(study)) == [0, 1, 2]
+
+
 def test_an_unknown_chapter_is_named(tmp_path):
     with pytest.raises(LusbookError, match="chapter 'sifo' is not known; expected one of index"):
         chapters.execute_book(["sifo"], tmp_path)

@@ -1,12 +1,14 @@
 """The command line, and the run graph behind it."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lusbook import cli
 from lusbook.cli import parse_settings
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT
@@ -81,3 +83,22 @@ def test_no_paths_of_one_machine_in_the_project():
         pytest.skip("not a git checkout")
     for file in listed.stdout.split():
         assert str(PROJECT) not in (PROJECT / file).read_text("utf-8"), file
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_a_library_turns_into_an_error_is_one(monkeypatch, capsys, number):
+    def app():
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            raise LusbookError("failed runs: ImportError") from None
+
+    before = {k: signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(cli, "app", app)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        for k, handler in before.items():
+            signal.signal(k, handler)
+    assert end.value.code == 130 and capsys.readouterr().err.rstrip().endswith("the same command goes on from them")
