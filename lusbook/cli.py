@@ -20,6 +20,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Preset = Annotated[str, typer.Option(help="Name of a preset, or a YAML file of settings.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of studies; the project's data/results by default.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; repeat for more.")]
+Threads = Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")]
+Clips = Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")]
 
 
 def parse_settings(preset, assignments):
@@ -50,7 +52,7 @@ def run(
     preset: Preset = "demo",
     set_: Set = None,
     results: Results = None,
-    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+    threads: Threads = 0,
 ):
     """Compute runs in this process, one after the other; finished ones are kept, interrupted ones go on."""
     limit_threads(threads)
@@ -76,7 +78,7 @@ def queue(
     file: Annotated[Path, typer.Argument(help="YAML list of runs, as data/queues/gpu.yaml.")],
     minutes: Annotated[float, typer.Option(help="Time budget; training stops a minute before its end.")] = 25.0,
     results: Results = None,
-    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+    threads: Threads = 0,
 ):
     """Work off a queue of runs within a time budget; the same command, repeated, goes on."""
     limit_threads(threads)
@@ -158,8 +160,8 @@ def real(
     preset: Preset = "demo",
     set_: Set = None,
     results: Results = None,
-    folder: Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+    folder: Clips = None,
+    threads: Threads = 0,
 ):
     """Train on the phantom, adapt to real clips, and score every clip."""
     limit_threads(threads)
@@ -173,8 +175,8 @@ def realism(
     preset: Preset = "demo",
     set_: Set = None,
     results: Results = None,
-    folder: Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")] = None,
-    threads: Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")] = 0,
+    folder: Clips = None,
+    threads: Threads = 0,
 ):
     """Measure how near the phantom is to real clips."""
     limit_threads(threads)

@@ -436,8 +436,7 @@ def describe(settings, results=None):
     folder = study_folder(settings, results) / "cohorts"
     params = {"data": cohort_digests(settings), "image_size": settings.image_size}
     _once(folder, params, settings, lambda: _describe(settings))
-    with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
-        return pd.read_csv(folder / "described.csv"), dict(stored)
+    return pd.read_csv(folder / "described.csv"), read_arrays(folder)
 
 
 def _once(folder, params, settings, compute):
