@@ -33,7 +33,7 @@ Rounds = Annotated[int, typer.Option(help="Repeats, in turns.")]
 
 def machine():
     """What computes: processor, cores, memory, Python, versions of packages, backend and day."""
-    from lusbook.runs import versions  # here: scripts choose threads before anything of lusbook starts
+    from lusbook.digests import versions  # here: scripts choose threads before anything of lusbook starts
 
     return {
         "processor": _processor(),

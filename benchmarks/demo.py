@@ -84,7 +84,7 @@ def main(
     if only_probe:
         probe(**json.loads(only_probe))
         return
-    from lusbook.cohort import load_cohorts
+    from lusbook.loading import load_cohorts
     from lusbook.settings import make_settings
 
     preset, calls, folds = ("smoke", 1, (0,)) if quick else ("demo", 30, (0, 1, 2))

@@ -1,4 +1,4 @@
-"""Augmentation: rotation, shift and scale of image and mask together (section 2.3)."""
+"""Augmentation: rotation, shift and scale of image and mask together (section 2.3), and intensity, which is ours."""
 
 import numpy as np
 from keras import ops
@@ -54,3 +54,32 @@ def transform(images, masks, transforms):
     stacked = ops.concatenate([images - BLACK, masks], axis=-1)  # (n, size, size, 2)
     moved = ops.image.affine_transform(stacked, transforms, interpolation="bilinear", fill_mode="constant")
     return moved[..., :1] + BLACK, ops.cast(moved[..., 1:] > 0.5, "float32")
+
+
+def vary_intensity(images, rng, strength):
+    """Vary contrast, gain, time-gain compensation and noise of each image, as scanners and their settings do.
+
+    Not in the paper. Black stays black, so that the ground outside the fan is no clue.
+
+    Parameters
+    ----------
+    images : ndarray, shape (n, size, size, 1), float32 in [-0.9, 0.9]
+    rng : numpy.random.Generator
+    strength : float
+        From 0 (images as they are) to 1.
+
+    Returns
+    -------
+    images : ndarray of the same shape and type
+    """
+    if not strength:
+        return images
+    shape = (len(images), 1, 1, 1)
+    gamma = np.exp(rng.uniform(-strength, strength, shape))
+    gain = np.exp(rng.uniform(-strength / 2, strength / 2, shape))
+    slope = rng.uniform(-strength, strength, shape)
+    noise = rng.normal(size=images.shape) * rng.uniform(0, 0.1 * strength, shape)
+    grey = (1 - images / BLACK) / 2  # in [0, 1]
+    depth = np.linspace(-0.5, 0.5, images.shape[1])[:, None, None]
+    varied = gain * grey**gamma * np.exp(slope * depth) + noise * (grey > 0)
+    return ((1 - 2 * np.clip(varied, 0, 1)) * BLACK).astype("float32")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import ConvexHull
 
-from lusbook import anatomy, features, metrics, phantom, realism, sources
+from lusbook import anatomy, features, metrics, phantom, realism, sources, video
 from lusbook.errors import LusbookError, MissingData
 
 SIZE = 128  # px, side of the frames that are measured; networks see them at half of it
@@ -54,7 +54,7 @@ def real_sets(clips, n_parts=3):
 
     Parameters
     ----------
-    clips : lusbook.sources.Clips
+    clips : lusbook.video.Clips
     n_parts : int
 
     Returns
@@ -75,7 +75,7 @@ def phantom_set(parameters):
     parts = []
     for patient in dict.fromkeys(cohort.patients):
         frames = cohort.images[cohort.patients == patient]
-        parts.append(sources.crop_fan(frames, sources.fan_mask(frames), SIZE))
+        parts.append(video.crop_fan(frames, video.fan_mask(frames), SIZE))
     fans = [np.broadcast_to(fan, frames.shape) for frames, fan in parts]
     return np.concatenate([frames for frames, _ in parts]), np.concatenate(fans), cohort.patients
 
@@ -236,9 +236,9 @@ def gallery(table, size=256):
     table = table[table["licence"].str.match(r"CC BY \d")].groupby("patient", sort=True).head(1)
     frames = []
     for path in table["path"]:
-        clip = sources.read_clip(path)
+        clip = video.read_clip(path)
         middle = clip[len(clip) // 2 :][:1]
-        frames.append(sources.crop_fan(middle, sources.fan_mask(clip), size)[0][0])
+        frames.append(video.crop_fan(middle, video.fan_mask(clip), size)[0][0])
     return np.stack(frames), table[["clip", "patient", *CREDITS]].reset_index(drop=True)
 
 
@@ -262,7 +262,7 @@ def run_realism(clinic, cohorts, seed=0, folder=None):
         ``tables``: those of :func:`compare`, :func:`agreement`, :func:`shapes` and :func:`gallery`; ``overlays``: the
         gallery's frames. Without POCUS there is no second source and no gallery, without CIT no row of its polygons.
     """
-    clips = sources.load_clips(sources.read_covid_blues(folder), SIZE, max_frames=FRAMES)
+    clips = video.load_clips(sources.read_covid_blues(folder), SIZE, max_frames=FRAMES)
     others, reference, same = real_sets(clips)
     sets = {"same source, other patients": same}
     simulated = {"clinic": clinic | {"numbers": "paper"}} | cohorts  # as the cohorts: every frame has B-lines
@@ -270,7 +270,7 @@ def run_realism(clinic, cohorts, seed=0, folder=None):
     try:
         pocus = sources.read_pocus()
         overlays["gallery"], tables["gallery"] = gallery(pocus)
-        sets["other source"] = real_sets(sources.load_clips(pocus, SIZE, max_frames=FRAMES), 1)[0]
+        sets["other source"] = real_sets(video.load_clips(pocus, SIZE, max_frames=FRAMES), 1)[0]
     except MissingData as missing:
         warnings.warn(f"without POCUS: {missing}", stacklevel=2)
     try:

@@ -22,9 +22,9 @@ import pydantic
 import yaml
 
 from lusbook import runs
-from lusbook.cohort import cohort_digests
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, in_order
+from lusbook.loading import cohort_digests
 from lusbook.settings import PROJECT, Settings, make_settings
 
 BENCHMARKS = PROJECT / "benchmarks"

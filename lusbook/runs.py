@@ -8,8 +8,6 @@ incomplete and is computed again, from its newest checkpoint (:mod:`lusbook.chec
 complete run with the same parameters is read. A lock beside the folder keeps it to one process at a time.
 """
 
-import ast
-import hashlib
 import json
 import os
 import platform
@@ -19,7 +17,6 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -29,66 +26,25 @@ import pandas as pd
 
 from lusbook import checkpoints
 from lusbook.cohort import NAMES as COHORTS
-from lusbook.cohort import (
+from lusbook.cohort import shown_frame
+from lusbook.digests import CODE, RUN_CODE, code_digest, short_digest, versions
+from lusbook.diversity import describe_masks
+from lusbook.errors import Interrupted, LusbookError, OutOfTime
+from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
+from lusbook.loading import (
     cohort_digests,
     load_cohorts,
     load_source,
     phantom_parameters,
-    shown_frame,
     source_digest,
     source_parameters,
 )
-from lusbook.diversity import describe_masks
-from lusbook.errors import Interrupted, LusbookError, OutOfTime
-from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
 from lusbook.settings import PROJECT, is_preset, make_settings
 
 FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
-PHANTOM_CODE = ("phantom", "anatomy", "scanner", "annotator")
-NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
-RUN_CODE = (*PHANTOM_CODE, "cohort", *NETWORK_CODE, "experiments", "metrics")
-CODE = {
-    "real": (*RUN_CODE, "real", "sources"),
-    "cohorts": (*PHANTOM_CODE, "cohort", "diversity", "metrics"),
-    "realism": (*PHANTOM_CODE, "cohort", "comparison", "realism", "features", "sources", "metrics"),
-}  # else RUN_CODE
-PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 
 # ---------------------------------------------------------------------------------------------
-# Digests
-
-
-def code_digest(modules=RUN_CODE):
-    """Digest of what modules compute: comments, docstrings and layout do not count.
-
-    Parameters
-    ----------
-    modules : sequence of str
-        Names of modules or subpackages of the package.
-
-    Returns
-    -------
-    digest : str
-        First 16 hexadecimal digits of a SHA-256.
-    """
-    folder = Path(__file__).parent
-    files = [file for name in modules for file in (folder / f"{name}.py", *sorted((folder / name).glob("*.py")))]
-    trees = [_plain(ast.parse(file.read_text("utf-8"))) for file in files if file.exists()]
-    return _short(json.dumps(trees).encode())
-
-
-def _plain(node):
-    """A syntax tree as nested lists, without docstrings and empty fields, alike in all Python versions."""
-    if isinstance(node, ast.AST):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False):
-            node.body = node.body[1:]
-        fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
-        return [type(node).__name__, fields]
-    return [_plain(item) for item in node] if isinstance(node, list) else repr(node)
-
-
-def _short(data):
-    return hashlib.sha256(data).hexdigest()[:16]
+# What identifies a run
 
 
 def relevant(settings, method):
@@ -117,7 +73,7 @@ def checkpoint_key(params, modules=RUN_CODE):
     from lusbook import backend  # loads Keras
 
     parts = [params, code_digest((*modules, "checkpoints")), backend.keras.backend.backend(), versions()]
-    return _short(json.dumps(parts, sort_keys=True).encode())
+    return short_digest(json.dumps(parts, sort_keys=True).encode())
 
 
 # ---------------------------------------------------------------------------------------------
@@ -142,7 +98,7 @@ def study_name(settings):
     changed = {name: value for name, value in settings if preset is None or getattr(preset, name) != value}
     text = "-".join(f"{name}-{value}" for name, value in changed.items())
     if len(changed) > 3 or not re.fullmatch(r"[A-Za-z0-9._-]+", text):
-        text = _short(settings.model_dump_json().encode())[:8]
+        text = short_digest(settings.model_dump_json().encode())[:8]
     return f"{settings.preset}-{text}"
 
 
@@ -259,7 +215,7 @@ def check_files(folder):
         path = folder / name
         if not path.exists():
             raise LusbookError(f"{path}: missing, though manifest.json names it; remove {folder} to compute it again")
-        if _short(path.read_bytes()) != digest:
+        if short_digest(path.read_bytes()) != digest:
             raise LusbookError(f"{path}: differs from its manifest; remove {folder} to compute it again")
 
 
@@ -350,10 +306,10 @@ def _write(folder, params, outcome, settings, seconds):
         raise LusbookError(f"{folder}: cannot be written ({error.strerror}); completed runs are kept") from error
     manifest = {
         "code": code_digest(CODE.get(folder.name, RUN_CODE)),
-        "params": _short(json.dumps(params, sort_keys=True).encode()),
+        "params": short_digest(json.dumps(params, sort_keys=True).encode()),
         "data": params["data"],
         "files": {
-            path.name: _short(path.read_bytes())
+            path.name: short_digest(path.read_bytes())
             for path in sorted(folder.iterdir())
             if path.name in FILES or path.suffix == ".csv"
         },
@@ -364,17 +320,6 @@ def _write(folder, params, outcome, settings, seconds):
         "versions": versions(),
     }
     write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1))
-
-
-def versions(packages=PACKAGES):
-    """Versions of packages, as installed; by default those that make numbers."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except ModuleNotFoundError:
-            continue
-    return found
 
 
 def run_all(names, folds, settings, results=None):
@@ -485,11 +430,11 @@ def real_clips(settings, results=None, folder=None):
         "data": {"source": source_digest(settings)},
     }
     if not is_complete(target, params):
-        from lusbook import sources, trials
+        from lusbook import arms, sources
 
         table = sources.read_covid_blues(folder)
         keep = {"folder": target, "key": checkpoint_key(params, CODE["real"])}
-        _once(target, params, settings, lambda: trials.run_real(settings, load_source(settings), table, **keep))
+        _once(target, params, settings, lambda: arms.run_arms(settings, load_source(settings), table, **keep))
         for arm in ("unet", "sifa"):
             shutil.rmtree(target / arm, ignore_errors=True)  # their checkpoints
     return pd.read_csv(target / "clips.csv")

@@ -56,6 +56,12 @@ class Settings(pydantic.BaseModel):
     augment_rotation: float = pydantic.Field(15.0, ge=0, le=180, description="largest rotation, degrees (open)")
     augment_shift: float = pydantic.Field(0.1, ge=0, lt=1, description="largest shift, share of the side (open)")
     augment_scale: float = pydantic.Field(0.1, ge=0, lt=1, description="largest change of scale, share (open)")
+    augment_intensity: float = pydantic.Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="strength of changes of contrast, gain, depth gain and noise (not in the paper)",
+    )
 
     unet_width: float = pydantic.Field(1.0, gt=0, description="factor on the U-Net's 16/32/64/128 channels")
     unet_dropout: float = pydantic.Field(0.5, ge=0, lt=1, description="dropout rate after each batch normalisation")

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lusbook import backend, checkpoints, metrics, selection, sifa, unet
-from lusbook.augment import random_transforms
+from lusbook.augment import random_transforms, vary_intensity
 from lusbook.cohort import fold_indices, network_images, reduce_to, shown_frame
-from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
 
 INFERENCE_BATCH = 32
@@ -69,58 +68,6 @@ def machine():
     }
 
 
-def run_real(settings, cohort, table, **keep):
-    """Train a U-Net on the phantom and a SIFA from phantom to real frames, and score every real clip.
-
-    SIFA also sees the real frames, without flags.
-
-    Parameters
-    ----------
-    settings : Settings
-    cohort : Cohort
-        Labelled source, see :func:`lusbook.cohort.load_source`.
-    table : pandas.DataFrame
-        Clips, as :func:`lusbook.sources.read_covid_blues` lists them.
-    **keep
-        As :func:`run_trial`; each network has a subfolder of ``folder``.
-
-    Returns
-    -------
-    outcome : dict
-        As :func:`run_trial`; the tables are ``history`` and ``clips``.
-    """
-    from lusbook import real, sources  # only this kind of run needs them
-
-    clips = sources.load_clips(table, settings.image_size)
-    scores = clips.table[["clip", "patient", "b_lines"]].copy()
-    scores["streaks (untrained)"] = real.pool_frames(real.streak_score(clips.frames, clips.fans), clips.clip)
-    scores["brightness (untrained)"] = real.pool_frames(real.mean_brightness(clips.frames, clips.fans), clips.clip)
-    seed = (settings.seed, len(FOLDS), zlib.crc32(b"real"))  # no fold is left out: the real clips are the test
-
-    def arm(name):
-        return keep | {"folder": keep["folder"] / name} if "folder" in keep else keep
-
-    longer = {"unet_iterations": settings.real_iterations or settings.unet_iterations}
-    network, history = train_unet(
-        EXPERIMENTS["unet-covid"],
-        {"covid": cohort},
-        settings.model_copy(update=longer),
-        seed,
-        None,
-        "real  U-Net",
-        **arm("unet"),
-    )
-    found = probabilities(network.routes["direct"], clips.frames)
-    scores["U-Net (phantom only)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
-    histories = [pd.DataFrame(history).assign(arm="U-Net")]
-    network, history = adapt(cohort, network_images(clips.frames), settings, seed, "real  SIFA", **arm("sifa"))
-    found = probabilities(network.routes["direct"], clips.frames)
-    scores["SIFA (phantom to real)"] = real.clip_scores(found, clips.fans, clips.clip, settings.threshold)
-    histories.append(pd.DataFrame(history).assign(arm="SIFA"))
-    tables = {"history": pd.concat(histories), "clips": scores}
-    return {"tables": tables, "overlays": {}, "weights": [], "machine": machine()}
-
-
 @lru_cache(maxsize=1)
 def unet_network(width, dropout, seed, precision):
     """A U-Net with its compiled step and inference; one serves all runs of the same settings."""
@@ -156,7 +103,8 @@ def train_unet(experiment, training, settings, seed, parent, label, **keep):
     def batch(iteration):
         chosen = batch_indices(len(images), size, iteration, (*seed, 0))
         rng = np.random.default_rng((*seed, 1, iteration))
-        return images[chosen], masks[chosen], random_transforms(rng, size, settings.image_size, settings)
+        transforms = random_transforms(rng, size, settings.image_size, settings)
+        return vary_intensity(images[chosen], rng, settings.augment_intensity), masks[chosen], transforms
 
     iterations = iterations or epochs * iterations_per_epoch(len(images), size)
     return network, fit(network.step, batch, iterations, label, state=network.state, **keep)
@@ -218,7 +166,8 @@ def adapt(source, b, settings, seed, label, **keep):
         slots[:], used = zip(*(pool.draw(rng, iteration) for pool in pools), strict=True)
         stored = [pool.batches[slot or 0] for pool, slot in zip(pools, slots, strict=True)]
         transforms = [random_transforms(rng, size, side, settings) for _ in "ab"]
-        return a[chosen_a], masks[chosen_a], b[chosen_b], *transforms, *stored, np.array(used, "float32")
+        seen = [vary_intensity(x, rng, settings.augment_intensity) for x in (a[chosen_a], b[chosen_b])]
+        return seen[0], masks[chosen_a], seen[1], *transforms, *stored, np.array(used, "float32")
 
     def step(*arrays):
         losses = network.step(*arrays)

@@ -3,6 +3,7 @@
 import zlib
 from contextlib import contextmanager
 
+import av
 import imageio.v3 as iio
 import numpy as np
 import pandas as pd
@@ -10,6 +11,13 @@ import pytest
 from scipy import ndimage
 
 from lusbook import anatomy, scanner
+
+SIDE = 32
+HEADER = "video_file,Severity Score,A-lines,B-lines,comments\n"
+
+
+def png(pixels):
+    return iio.imwrite("<bytes>", np.asarray(pixels, np.uint8), extension=".png")
 
 
 def write_manifest(folder, size=32, patients=3, frames=4):
@@ -77,3 +85,34 @@ def noise(n=1, side=128, level=100, sd=10, blur=(0, 0), seed=0):
 def random_set(n_patients=8, each=4, side=32, name="a", **options):
     frames = noise(n_patients * each, side, **options)
     return frames, all_fan(frames), np.repeat([f"{name}{k}" for k in range(n_patients)], each)
+
+
+def write_clip(path, frames, **options):
+    """Write grey frames, shape (n, height, width), as an mp4."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+        container.mux(stream.encode())
+    return path
+
+
+def make_fan(height=96, width=128):
+    """An annular sector whose apex is above the frame."""
+    y, x = np.mgrid[:height, :width]
+    radius, angle = np.hypot(y + 30, x - width / 2), np.abs(np.arctan2(x - width / 2, y + 30))
+    return (radius > 45) & (radius < 115) & (angle < 0.55)
+
+
+def make_frames(n=10, black=0, text=True):
+    """Speckle in a fan, its left third in shadow below the top, with text and a depth scale outside; black at first."""
+    fan = make_fan()
+    frames = np.where(fan, np.random.default_rng(0).integers(40, 160, (n, *fan.shape)), 0)
+    frames[:, 60:, :50] = np.where(fan[60:, :50], 1, 0)
+    if text:
+        frames[:, 3:12, 3:6] = frames[:, 3:5, 3:20] = 255
+        frames[:, 8::10, -4:] = 255
+    frames[:black] = 0
+    return frames.astype(np.uint8)

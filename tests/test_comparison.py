@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import comparison, sources
+from lusbook import comparison
 from lusbook.errors import LusbookError
 from lusbook.tables import told_apart_table
 from tests.helpers import random_set
@@ -100,7 +100,7 @@ def test_the_gallery_takes_cc_by_clips_only(monkeypatch):
     clips = {name: np.full((5, 64, 64), 40 + 10 * k, np.uint8) for k, name in enumerate("abcdef")}
     for k, clip in enumerate(clips.values()):
         clip[2] += k + 1  # the middle frame is another
-    monkeypatch.setattr(sources, "read_clip", lambda path: clips[path])
+    monkeypatch.setattr(comparison.video, "read_clip", lambda path: clips[path])
     frames, credits = comparison.gallery(table.assign(attribution="somebody"), size=32)
     assert credits["clip"].tolist() == ["a", "e"] and list(credits) == ["clip", "patient", "licence", "attribution"]
     assert [frame[16, 16] for frame in frames] == [41, 85]

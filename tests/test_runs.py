@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import textwrap
 import time
 
 import numpy as np
@@ -79,7 +78,7 @@ def test_a_run_holds_what_it_should(settings, finished):
 
 
 def test_only_the_test_fold_is_tested(settings, finished):
-    from lusbook.cohort import load_cohorts
+    from lusbook.loading import load_cohorts
 
     cohorts = load_cohorts(settings)
     table = runs.read_run("unet-cap-then-covid", 0, settings, finished)
@@ -234,20 +233,6 @@ def test_a_full_disk_keeps_finished_runs(settings, results, monkeypatch):
     monkeypatch.undo()
     assert len(runs.read_run("unet-cap", 0, settings, results))
     assert not (folder_of("sifa-covid-to-cap", settings, results) / "manifest.json").exists()
-
-
-def test_code_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
-    source = tmp_path / "module.py"
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
-    digests = {}
-    for key, text in {
-        "plain": "def f(x):\n    return x + 1\n",
-        "documented": '"""Doc."""\n\n\ndef f(x):\n    """Doc."""\n    # why\n    return (x +\n            1)\n',
-        "other": "def f(x):\n    return x + 2\n",
-    }.items():
-        source.write_text(textwrap.dedent(text))
-        digests[key] = runs.code_digest(["module"])
-    assert digests["plain"] == digests["documented"] != digests["other"]
 
 
 def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):

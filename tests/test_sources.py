@@ -7,63 +7,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-import av
 import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import sources
+from lusbook import sources, video
 from lusbook.errors import LusbookError, MissingData
-
-HEADER = "video_file,Severity Score,A-lines,B-lines,comments\n"
-
-
-def write_clip(path, frames, **options):
-    """Write grey frames, shape (n, height, width), as an mp4."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
-        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:], "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
-        container.mux(stream.encode())
-    return path
-
-
-def make_fan(height=96, width=128):
-    """An annular sector whose apex is above the frame."""
-    y, x = np.mgrid[:height, :width]
-    radius, angle = np.hypot(y + 30, x - width / 2), np.abs(np.arctan2(x - width / 2, y + 30))
-    return (radius > 45) & (radius < 115) & (angle < 0.55)
-
-
-def make_frames(n=10, black=0, text=True):
-    """Speckle in a fan, its left third in shadow below the top, with text and a depth scale outside; black at first."""
-    fan = make_fan()
-    frames = np.where(fan, np.random.default_rng(0).integers(40, 160, (n, *fan.shape)), 0)
-    frames[:, 60:, :50] = np.where(fan[60:, :50], 1, 0)
-    if text:
-        frames[:, 3:12, 3:6] = frames[:, 3:5, 3:20] = 255
-        frames[:, 8::10, -4:] = 255
-    frames[:black] = 0
-    return frames.astype(np.uint8)
-
-
-@pytest.fixture
-def copy(tmp_path):
-    """A copy of COVID-BLUES with three clips, one of them without flags, and flags of one that is absent."""
-    for name in ("patient_1_L1", "patient_1_R1_2", "patient_9_L3"):
-        write_clip(tmp_path / "lus_videos" / f"{name}.mp4", make_frames(n=5))
-    rows = "patient_1_R1_2,2.0,no,yes ,\npatient_1_L1,0.0,yes,no ,fine\npatient_10_L2,3.0,no,yes,\n"
-    (tmp_path / "severity.csv").write_text(HEADER + rows)
-    return tmp_path
-
-
-@pytest.fixture(autouse=True)
-def nowhere(tmp_path, monkeypatch):
-    """No copy of this machine's user is found."""
-    monkeypatch.delenv(sources.COVID_BLUES, raising=False)
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+from tests.helpers import HEADER
 
 
 def test_find_takes_folder_its_parent_environment_and_download(tmp_path, monkeypatch):
@@ -118,132 +68,6 @@ def test_read_names_a_bad_file(copy, text, message):
     (copy / "severity.csv").write_text(text)
     with pytest.raises(LusbookError, match=f"severity.csv.*{message}"):
         sources.read_covid_blues(copy)
-
-
-def test_clip_is_decoded_without_its_black_start(tmp_path):
-    frames = make_frames(n=9, black=2)
-    decoded = sources.read_clip(write_clip(tmp_path / "a.mp4", frames))
-    assert decoded.shape == (7, 96, 128)
-    assert decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(float) - frames[2:]).mean() < 5  # lossy coding
-
-
-def test_truncated_clip_says_how_much_was_decoded(tmp_path):
-    whole = write_clip(tmp_path / "a.mp4", make_frames(n=40), movflags="faststart").read_bytes()
-    (tmp_path / "b.mp4").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(LusbookError, match=r"b\.mp4.*decoded [1-3]?\d of 40 frames"):
-        sources.read_clip(tmp_path / "b.mp4")
-
-
-@pytest.mark.parametrize("content", [b"", b"not a video at all" * 99, None])
-def test_what_is_no_clip_is_named(tmp_path, content):
-    path = tmp_path / "c.mp4"
-    if content is None:  # the index at the end of the file is lost
-        path.write_bytes(write_clip(path, make_frames(n=4)).read_bytes()[:-400])
-    else:
-        path.write_bytes(content)
-    with pytest.raises(LusbookError, match=r"c\.mp4.*decoded 0 of an unknown number of frames"):
-        sources.read_clip(path)
-
-
-def test_damaged_clip_is_refused(tmp_path):
-    path = write_clip(tmp_path / "d.mp4", make_frames(n=12))
-    content = bytearray(path.read_bytes())
-    start = content.index(b"mdat") + len(content) // 3
-    content[start : start + 2000] = bytes(2000)
-    path.write_bytes(content)
-    with pytest.raises(LusbookError, match=r"d\.mp4"):
-        sources.read_clip(path)
-
-
-def test_sound_is_no_clip(tmp_path):
-    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        sound.sample_rate = 44100
-        container.mux(stream.encode(sound))
-        container.mux(stream.encode())
-    with pytest.raises(LusbookError, match=r"sound\.mp4.*no video"):
-        sources.read_clip(tmp_path / "sound.mp4")
-
-
-def test_missing_and_black_clips_are_named(tmp_path):
-    with pytest.raises(LusbookError, match=r"gone\.mp4.*No such file"):
-        sources.read_clip(tmp_path / "gone.mp4")
-    with pytest.raises(LusbookError, match=r"black\.mp4: all 4 frames are black"):
-        sources.read_clip(write_clip(tmp_path / "black.mp4", make_frames(n=4, black=4)))
-
-
-def test_fan_is_found_without_text(tmp_path):
-    frames = sources.read_clip(write_clip(tmp_path / "a.mp4", make_frames()))
-    found, true = sources.fan_mask(frames), make_fan()
-    assert 2 * (found & true).sum() / (found.sum() + true.sum()) > 0.93  # the hull fills the arc at the top
-    assert not found[3:12, 3:20].any()
-    assert not found[:, -4:].any()
-
-
-def test_fan_that_fills_the_frame_is_all_of_it():
-    frames = np.random.default_rng(0).integers(40, 160, (5, 40, 60), dtype=np.uint8)
-    assert sources.fan_mask(frames).all()
-
-
-def test_no_fan_is_an_error():
-    frames = np.zeros((3, 96, 128), np.uint8)
-    frames[:, 5:12, 5:40] = 255
-    with pytest.raises(LusbookError, match="no ultrasound fan"):
-        sources.fan_mask(frames)
-    with pytest.raises(LusbookError, match="no ultrasound fan"):
-        sources.fan_mask(np.zeros((3, 96, 128), np.uint8))
-
-
-def test_crop_keeps_shape_and_grey_levels_and_drops_text():
-    fan = np.zeros((60, 100), bool)
-    fan[10:50, 20:100] = True  # twice as wide as high
-    frames = np.where(fan, 80, 255).astype(np.uint8)[None].repeat(3, axis=0)
-    cropped, cropped_fan = sources.crop_fan(frames, fan, 40)
-    assert cropped.shape == (3, 40, 40)
-    assert cropped.dtype == np.uint8
-    assert cropped_fan[10:30].all()
-    assert not cropped_fan[:10].any()
-    assert not cropped_fan[30:].any()
-    assert (cropped[:, 11:29] == 80).all()  # nothing of the 255 around the fan bleeds in
-    assert (cropped[:, ~cropped_fan] == 0).all()
-    assert cropped.max() == 80
-
-
-def test_crop_smooths_before_it_shrinks():
-    stripes = np.zeros((1, 128, 128), np.uint8)
-    stripes[:, :, ::2] = 200
-    cropped, _ = sources.crop_fan(stripes, np.ones((128, 128), bool), 32)
-    assert np.abs(cropped[0, 4:-4, 4:-4].astype(float) - 100).max() < 10
-
-
-def test_load_gives_frames_and_fans_of_every_clip(copy):
-    clips = sources.load_clips(sources.read_covid_blues(copy), size=32, max_frames=3)
-    assert clips.table["clip"].tolist() == ["patient_1_L1", "patient_1_R1_2"]
-    assert clips.table["n_frames"].tolist() == [3, 3]
-    assert clips.frames.shape == clips.fans.shape == (6, 32, 32)
-    assert clips.clip.tolist() == [0, 0, 0, 1, 1, 1]
-    assert clips.fans.dtype == bool
-
-
-def test_load_names_every_clip_that_it_cannot_read(copy):
-    path = copy / "lus_videos" / "patient_1_L1.mp4"
-    path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(LusbookError, match=r"1 of 2 clips cannot be read.*patient_1_L1\.mp4.*decoded 0 of"):
-        sources.load_clips(sources.read_covid_blues(copy), size=32)
-    (copy / "lus_videos" / "patient_1_R1_2.mp4").write_bytes(b"")
-    with pytest.raises(LusbookError, match=r"2 of 2 clips.*patient_1_L1\.mp4.*patient_1_R1_2\.mp4"):
-        sources.load_clips(sources.read_covid_blues(copy), size=32)
-
-
-def test_load_takes_first_and_last_frame(tmp_path):
-    levels = np.linspace(60, 240, 7).astype(np.uint8)
-    frames = np.broadcast_to(levels[:, None, None], (7, 64, 64))
-    table = pd.DataFrame({"clip": ["a"], "path": [str(write_clip(tmp_path / "a.mp4", frames))]})
-    clips = sources.load_clips(table, size=16, max_frames=3)
-    assert np.abs(clips.frames.mean(axis=(1, 2)) - levels[[0, 3, 6]]).max() < 3
-    assert len(sources.load_clips(table, size=16, max_frames=100).frames) == 7
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -319,7 +143,7 @@ REAL = os.environ.get(sources.COVID_BLUES)
 @pytest.mark.skipif(not REAL, reason="LUSBOOK_COVID_BLUES does not name a copy of COVID-BLUES")
 def test_real_clips_are_read_and_their_fans_found():
     table = sources.read_covid_blues(REAL)
-    clips = sources.load_clips(table.iloc[::40], size=64, max_frames=4)
+    clips = video.load_clips(table.iloc[::40], size=64, max_frames=4)
     assert len(clips.table) == len(table.iloc[::40])
     assert (clips.fans.mean(axis=(1, 2)) > 0.35).all()
     assert (clips.frames.mean(axis=(1, 2)) > 5).all()

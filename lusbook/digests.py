@@ -1,0 +1,63 @@
+"""Digests: what tells the code, settings and data of one run from those of another."""
+
+import ast
+import hashlib
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PHANTOM_CODE = ("phantom", "anatomy", "scanner", "annotator")
+DATA_CODE = (*PHANTOM_CODE, "cohort", "manifests", "loading")
+NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
+RUN_CODE = (*DATA_CODE, *NETWORK_CODE, "experiments", "metrics")
+CODE = {
+    "real": (*RUN_CODE, "real", "arms", "video", "sources"),
+    "cohorts": (*DATA_CODE, "diversity", "metrics"),
+    "realism": (*DATA_CODE, "comparison", "realism", "features", "video", "sources", "metrics"),
+}  # by the folder of a run; else RUN_CODE
+PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
+
+
+def code_digest(modules=RUN_CODE):
+    """Digest of what modules compute: comments, docstrings and layout do not count.
+
+    Parameters
+    ----------
+    modules : sequence of str
+        Names of modules or subpackages of the package.
+
+    Returns
+    -------
+    digest : str
+        First 16 hexadecimal digits of a SHA-256.
+    """
+    folder = Path(__file__).parent
+    files = [file for name in modules for file in (folder / f"{name}.py", *sorted((folder / name).glob("*.py")))]
+    trees = [_plain(ast.parse(file.read_text("utf-8"))) for file in files if file.exists()]
+    return short_digest(json.dumps(trees).encode())
+
+
+def _plain(node):
+    """A syntax tree as nested lists, without docstrings and empty fields, alike in all Python versions."""
+    if isinstance(node, ast.AST):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+        fields = [[name, _plain(value)] for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return [type(node).__name__, fields]
+    return [_plain(item) for item in node] if isinstance(node, list) else repr(node)
+
+
+def short_digest(data):
+    """First 16 hexadecimal digits of the SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def versions(packages=PACKAGES):
+    """Versions of packages, as installed; by default those that make numbers."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
