@@ -1,5 +1,7 @@
 """Small data, and a way to run steps, that several tests share."""
 
+import signal
+import time
 import zlib
 from contextlib import contextmanager
 
@@ -116,3 +118,10 @@ def make_frames(n=10, black=0, text=True):
         frames[:, 8::10, -4:] = 255
     frames[:black] = 0
     return frames.astype(np.uint8)
+
+
+def signal_self(number):
+    """Send this process a signal, and stay until its handler has run: Python may call it some instructions later."""
+    signal.raise_signal(number)
+    for _ in range(100):
+        time.sleep(0.001)

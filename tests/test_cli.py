@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from lusbook import cli
 from lusbook.cli import parse_settings
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT
@@ -85,20 +84,30 @@ def test_no_paths_of_one_machine_in_the_project():
         assert str(PROJECT) not in (PROJECT / file).read_text("utf-8"), file
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_that_a_library_turns_into_an_error_is_one(monkeypatch, capsys, number):
-    def app():
-        try:
-            signal.raise_signal(number)
-        except KeyboardInterrupt:
-            raise LusbookError("failed runs: ImportError") from None
+INTERRUPTED = """
+import signal
+from lusbook import cli
+from lusbook.errors import LusbookError
+from tests.helpers import signal_self
 
-    before = {k: signal.getsignal(k) for k in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(cli, "app", app)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background starts with it ignored
+
+
+def app():
     try:
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    finally:
-        for k, handler in before.items():
-            signal.signal(k, handler)
-    assert end.value.code == 130 and capsys.readouterr().err.rstrip().endswith("the same command goes on from them")
+        signal_self({number})
+    except KeyboardInterrupt:
+        raise LusbookError("failed runs: ImportError") from None
+
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_a_library_turns_into_an_error_is_one(number):
+    script = INTERRUPTED.format(number=int(number))
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.rstrip().endswith("the same command goes on from them")

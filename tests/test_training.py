@@ -11,6 +11,7 @@ import pytest
 from lusbook import checkpoints
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.training import batch_indices, fit, iterations_per_epoch
+from tests.helpers import signal_self
 
 
 def training(stop=None):
@@ -38,7 +39,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, capsys):
 
     def late(number):
         if number == 6:
-            signal.raise_signal(signal.SIGTERM)  # to this thread: os.kill may reach it only after training
+            signal_self(signal.SIGTERM)  # to this thread: os.kill may reach it only after training
 
     kept = {"folder": tmp_path, "key": "run"}
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -56,7 +57,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(tmp_path, capsys):
 def test_ctrl_c_in_the_last_iteration_leaves_a_whole_checkpoint(tmp_path):
     def late(number):
         if number == 11:
-            signal.raise_signal(signal.SIGINT)
+            signal_self(signal.SIGINT)
 
     with pytest.raises(Interrupted, match="at iteration 12 of 12"):
         fit(**training(late)[3], folder=tmp_path)
@@ -68,8 +69,8 @@ def test_ctrl_c_in_the_last_iteration_leaves_a_whole_checkpoint(tmp_path):
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     def twice(number):
         if number == 3:
-            signal.raise_signal(signal.SIGINT)
-            signal.raise_signal(signal.SIGINT)
+            signal_self(signal.SIGINT)
+            signal_self(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         fit(**training(twice)[3], folder=tmp_path)
