@@ -10,7 +10,6 @@ from itertools import islice
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.metrics import roc_auc_score
 
 from lusbook.errors import LusbookError
 from lusbook.tables import NOT_RUN, default_route, load_published
@@ -268,6 +267,38 @@ def bootstrap_ci(values, groups, statistic, n_resamples=2000, seed=0, level=0.95
     return float(low), float(high)
 
 
+def auroc(score, flag):
+    """Area under the ROC curve.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n,), float
+        The greater, the more likely the flag.
+    flag : ndarray, shape (n,), bool
+
+    Returns
+    -------
+    auroc : float
+        The chance that a flagged one has a greater score than one without flag, ties counting half; NaN when flags
+        are all alike.
+
+    References
+    ----------
+    Hanley and McNeil, "The meaning and use of the area under a ROC curve", Radiology 143 (1982), 29-36.
+
+    Examples
+    --------
+    >>> auroc(np.array([1.0, 2.0, 3.0, 2.0]), np.array([False, True, True, False]))
+    0.875
+    """
+    n_with = np.count_nonzero(flag)
+    n_without = len(flag) - n_with
+    if not n_with or not n_without:
+        return np.nan
+    ranks = stats.rankdata(score)  # a resample needs thousands of areas: scikit-learn's function takes ten times longer
+    return float((ranks[flag].sum() - n_with * (n_with + 1) / 2) / (n_with * n_without))
+
+
 def auroc_ci(score, flag, patient, n_resamples=2000, seed=0):
     """Area under the ROC curve, with a 95 % interval by bootstrap over patients.
 
@@ -300,9 +331,6 @@ def auroc_ci(score, flag, patient, n_resamples=2000, seed=0):
     if flag.all() or not flag.any():
         raise LusbookError(f"AUROC: expected both classes, received {flag.sum()} of {len(flag)} flagged")
 
-    def auroc(rows):  # (m, 2): score, flag
-        one_class = rows[:, 1].all() or not rows[:, 1].any()
-        return np.nan if one_class else roc_auc_score(rows[:, 1], rows[:, 0])
-
-    low, high = bootstrap_ci(np.column_stack([score, flag]), patient, auroc, n_resamples, seed)
-    return float(roc_auc_score(flag, score)), low, high
+    rows = np.column_stack([score, flag])
+    low, high = bootstrap_ci(rows, patient, lambda drawn: auroc(drawn[:, 0], drawn[:, 1] > 0), n_resamples, seed)
+    return auroc(score, flag), low, high

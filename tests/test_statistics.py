@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from lusbook.errors import LusbookError
 from lusbook.statistics import (
+    auroc,
     auroc_ci,
     bootstrap_ci,
     compare,
@@ -233,12 +234,20 @@ def clips(seed=0, patients=8, each=6):
     return rng.normal(flag, 1.0), flag, np.repeat([f"p{i}" for i in range(patients)], each)
 
 
+@pytest.mark.parametrize("levels", [1000, 5])  # without and with ties
+def test_area_under_the_curve_is_scikit_learns(levels):
+    rng = np.random.default_rng(0)
+    score, flag = rng.integers(0, levels, 200).astype(float), rng.random(200) > 0.3
+    assert auroc(score, flag) == pytest.approx(roc_auc_score(flag, score))
+    assert np.isnan(auroc(score, np.zeros(200, bool)))
+
+
 def test_auroc_and_its_interval():
     score, flag, patient = clips()
-    auroc, low, high = auroc_ci(score, flag, patient, n_resamples=200)
-    assert auroc == pytest.approx(roc_auc_score(flag, score))
-    assert 0 < low < auroc < high < 1
-    assert auroc_ci(-score, flag, patient, n_resamples=200) == pytest.approx((1 - auroc, 1 - high, 1 - low))
+    area, low, high = auroc_ci(score, flag, patient, n_resamples=200)
+    assert area == pytest.approx(roc_auc_score(flag, score))
+    assert 0 < low < area < high < 1
+    assert auroc_ci(-score, flag, patient, n_resamples=200) == pytest.approx((1 - area, 1 - high, 1 - low))
     assert auroc_ci(score, flag, patient, n_resamples=200, seed=1)[1:] != (low, high)
 
 
