@@ -91,6 +91,7 @@ results: $(STAMP) ## compute the committed study anew, and the committed chapter
 	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES) --recompute
 	rm -rf data/results/$(PRESET)-*
 	$(BIN)/lusbook queue data/queues/comparisons.yaml --minutes 600 --results data/results --threads $(CORES)
+	$(BIN)/lusbook attempts --preset $(PRESET) --results data/results --threads $(CORES)
 	for seed in 1 2; do $(BIN)/lusbook real --preset $(PRESET) --set seed=$$seed --results data/results --threads $(CORES) || exit; done
 	$(BIN)/lusbook chapters --results data/results --in-place
 	$(MAKE) format

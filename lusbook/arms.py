@@ -25,7 +25,8 @@ ARMS = {
     "U-Net (phantom only)": Arm("unet"),
     "U-Net (varied intensity)": Arm("unet", changes=STRONG),
     "SIFA (phantom to real)": Arm("sifa", target="all"),
-    "SIFA (to the other half)": Arm("sifa", target="other half"),
+    "SIFA (half A to half B)": Arm("sifa", target="A"),
+    "SIFA (half B to half A)": Arm("sifa", target="B"),
     "SIFA (phantom COVID-19 to PCR-positive)": Arm("sifa", "covid", "positive"),
     "SIFA (phantom COVID-19 to PCR-negative)": Arm("sifa", "covid", "negative"),
 }
@@ -52,31 +53,31 @@ def halves(table):
     return table["patient"].map(half).fillna("").to_numpy(str)
 
 
-def parts(target, table):
-    """What an arm trains: for each training, the clips that it adapts to and those that it scores.
+def divide(target, table):
+    """Which clips an arm adapts to, and which it scores.
 
     Parameters
     ----------
-    target : {None, "all", "other half", "positive", "negative"}
+    target : {None, "all", "A", "B", "positive", "negative"}
     table : pandas.DataFrame
         One row a clip: known, half, pcr.
 
     Returns
     -------
-    parts : dict of tuple
-        By name: two ndarrays of bool, shape (clips,). Patients kept unseen are never adapted to; they are scored
-        where all clips are.
+    adapted, scored : ndarray, shape (clips,), bool
+        Patients kept unseen are never adapted to; they are scored where all clips are. An arm that adapts to one half
+        scores the other.
     """
     known, everything = table["known"].to_numpy(bool), np.ones(len(table), bool)
     if target is None:
-        return {"": (~everything, everything)}
+        return ~everything, everything
     if target == "all":
-        return {"": (known, everything)}
-    if target == "other half":
+        return known, everything
+    if target in ("A", "B"):
         half = table["half"].to_numpy(str)
-        return {"a": (half == "A", half == "B"), "b": (half == "B", half == "A")}
+        return half == target, half == {"A": "B", "B": "A"}[target]
     chosen = known & (table["pcr"] == target).to_numpy()
-    return {"": (chosen, chosen)}
+    return chosen, chosen
 
 
 def train(arm, settings, cohorts, frames, name, **keep):
@@ -186,17 +187,16 @@ def run_arms(settings, cohorts, table, **keep):
         scores[name] = real.pool_frames(score(clips.frames, clips.fans), clips.clip)
     for name, arm in ARMS.items():
         scores[name] = agreement[name] = np.nan
-        for part, (adapted, scored) in parts(arm.target, scores).items():
-            if arm.target and not adapted.any():  # a copy that says nothing of PCR tests
-                continue
-            label = f"{name} {part}".strip()
-            network, history = train(arm, settings, cohorts, clips.frames[adapted[clips.clip]], label, **keep)
-            histories.append(pd.DataFrame(history).assign(arm=name, part=part))
-            found = [trials.probabilities(network.routes["direct"], f) for f in (clips.frames, clips.neighbours)]
-            for target, values in zip((scores, agreement), score_clips(*found, clips, settings.threshold), strict=True):
-                target.loc[scored, name] = values[scored]
-            if frames is not None and name in SHOWN:
-                overlays[SHOWN[name]] = trials.probabilities(network.routes["direct"], small) > settings.threshold
+        adapted, scored = divide(arm.target, scores)
+        if arm.target and not adapted.any():  # a copy that says nothing of PCR tests
+            continue
+        network, history = train(arm, settings, cohorts, clips.frames[adapted[clips.clip]], name, **keep)
+        histories.append(pd.DataFrame(history).assign(arm=name))
+        found = [trials.probabilities(network.routes["direct"], part) for part in (clips.frames, clips.neighbours)]
+        for target, values in zip((scores, agreement), score_clips(*found, clips, settings.threshold), strict=True):
+            target.loc[scored, name] = values[scored]
+        if frames is not None and name in SHOWN:
+            overlays[SHOWN[name]] = trials.probabilities(network.routes["direct"], small) > settings.threshold
     tables = {"history": pd.concat(histories), "clips": scores, "agreement": agreement}
     tables |= {} if frames is None else {"credits": credits}
     return {"tables": tables, "overlays": overlays, "weights": [], "machine": trials.machine()}

@@ -17,6 +17,7 @@ from lusbook.settings import PROJECT, make_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+SHOWN = 20  # of what an import leaves out
 Preset = Annotated[str, typer.Option(help="Name of a preset, or a YAML file of settings.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of studies; the project's data/results by default.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; repeat for more.")]
@@ -171,6 +172,21 @@ def real(
 
 
 @app.command()
+def attempts(
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    folder: Clips = None,
+    threads: Threads = 0,
+):
+    """Try other ways to adapt to real clips, tuned on one half of the patients and reported on the other."""
+    limit_threads(threads)
+    from lusbook import runs
+
+    runs.attempts(parse_settings(preset, set_), results, folder)
+
+
+@app.command()
 def realism(
     preset: Preset = "demo",
     set_: Set = None,
@@ -187,16 +203,67 @@ def realism(
 
 @app.command()
 def download(
-    source: Annotated[str, typer.Argument(help="Public source; covid-blues.")],
+    source: Annotated[str, typer.Argument(help="Public source: covid-blues, pocus or cit.")],
     accept_licence: Annotated[bool, typer.Option(help="Accept the licence that is shown without it.")] = False,
     folder: Annotated[Path | None, typer.Option(help="Where to; a cache folder by default.")] = None,
 ):
-    """Download public clips, at a pinned version and with checksums."""
-    from lusbook.sources import download_covid_blues
+    """Download public clips, at a pinned version and with checksums; the same command goes on with a broken one."""
+    from lusbook import downloads
 
-    if source != "covid-blues":
-        raise LusbookError(f"source {source!r} is not known; expected covid-blues")
-    typer.echo(download_covid_blues(accept_licence, folder))
+    if accept_licence:
+        typer.echo(f"{downloads.terms(source)}\n", err=True)
+    typer.echo(downloads.download(source, accept_licence, folder))
+
+
+@app.command()
+def segment(
+    model: Annotated[Path, typer.Argument(help="Folder of a run with its weights, or of an adaptation.")],
+    clip: Annotated[Path, typer.Argument(help="A clip, an image or a DICOM file.")],
+    out: Annotated[Path | None, typer.Option(help="New folder for masks and areas; CLIP-segmented by default.")] = None,
+    threads: Threads = 0,
+):
+    """Segment a clip with a trained network: masks, an overlay, and the B-line area of each frame."""
+    limit_threads(threads)
+    from lusbook import segment
+
+    typer.echo(segment.summary(*segment.segment(model, clip, out)))
+
+
+@app.command()
+def adapt(
+    manifest: Annotated[Path, typer.Argument(help="Manifest of your images; masks are not used.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the network; the same command goes on in it.")],
+    preset: Preset = "demo",
+    set_: Set = None,
+    threads: Threads = 0,
+):
+    """Adapt SIFA from the phantom to your own images, without masks."""
+    limit_threads(threads)
+    from lusbook.runs import adapted
+
+    typer.echo(f"lusbook segment {shlex.quote(str(adapted(manifest, out, parse_settings(preset, set_))))} CLIP")
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[Path, typer.Argument(help="Folder of images, clips and DICOM files; nothing in it changes.")],
+    cohort: Annotated[str | None, typer.Option(help="covid or cap; by default folders of that name say it.")] = None,
+    patients: Annotated[
+        str, typer.Option(help="folder, dicom, or a CSV: file, patient and perhaps cohort.")
+    ] = "folder",
+    out: Annotated[Path | None, typer.Option(help="New folder; FOLDER-cohort by default.")] = None,
+    frames: Annotated[int, typer.Option(help="Frames kept of a clip, beside those with annotations.")] = 30,
+):
+    """Make cohorts of your own recordings: their fans cut out, names gone, a manifest and a report."""
+    from lusbook.imports import import_folder
+    from lusbook.reports import summary
+
+    out, table, left_out = import_folder(folder, out, cohort, patients, frames)
+    for row in left_out.head(SHOWN).itertuples():
+        typer.echo(f"left out {row.file}: {row.reason[:200]}", err=True)
+    if len(left_out) > SHOWN:
+        typer.echo(f"left out {len(left_out) - SHOWN} more, see {out / 'left_out.csv'}", err=True)
+    typer.echo(summary(out, table))
 
 
 def main():

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import ConvexHull
 
-from lusbook import anatomy, features, metrics, phantom, realism, sources, video
+from lusbook import anatomy, features, metrics, phantom, realism, recordings, sources, video
 from lusbook.errors import LusbookError, MissingData
 
 SIZE = 128  # px, side of the frames that are measured; networks see them at half of it
 PATIENTS, FRAMES = 14, 12  # of each set, and of each patient
 REFERENCE = "COVID-BLUES"
-CREDITS = ("licence", "attribution")
 LINE_PATIENTS = 200  # of the phantom, whose B-lines are measured
 
 
@@ -217,31 +216,6 @@ def shapes(sets):
     return pd.DataFrame(rows)
 
 
-def gallery(table, size=256):
-    """Real frames that may be shown: of CC BY clips only.
-
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        As :func:`lusbook.sources.read_pocus` returns it.
-    size : int
-
-    Returns
-    -------
-    frames : ndarray, shape (n, size, size), uint8
-        The middle frame of the first clip (by name) of each patient.
-    credits : pandas.DataFrame
-        Clip, patient, licence and attribution of each.
-    """
-    table = table[table["licence"].str.match(r"CC BY \d")].groupby("patient", sort=True).head(1)
-    frames = []
-    for path in table["path"]:
-        clip = video.read_clip(path)
-        middle = clip[len(clip) // 2 :][:1]
-        frames.append(video.crop_fan(middle, video.fan_mask(clip), size)[0][0])
-    return np.stack(frames), table[["clip", "patient", *CREDITS]].reset_index(drop=True)
-
-
 def run_realism(clinic, cohorts, seed=0, folder=None):
     """Everything that the chapter ``phantom`` shows beside live figures.
 
@@ -259,8 +233,9 @@ def run_realism(clinic, cohorts, seed=0, folder=None):
     Returns
     -------
     outcome : dict
-        ``tables``: those of :func:`compare`, :func:`agreement`, :func:`shapes` and :func:`gallery`; ``overlays``: the
-        gallery's frames. Without POCUS there is no second source and no gallery, without CIT no row of its polygons.
+        ``tables``: those of :func:`compare`, :func:`agreement`, :func:`shapes` and
+        :func:`lusbook.recordings.gallery`; ``overlays``: the gallery's frames. Without POCUS there is no second source
+        and no gallery, without CIT no row of its polygons.
     """
     clips = video.load_clips(sources.read_covid_blues(folder), SIZE, max_frames=FRAMES)
     others, reference, same = real_sets(clips)
@@ -269,13 +244,13 @@ def run_realism(clinic, cohorts, seed=0, folder=None):
     tables, overlays, lines = {}, {}, {}
     try:
         pocus = sources.read_pocus()
-        overlays["gallery"], tables["gallery"] = gallery(pocus)
+        overlays["gallery"], tables["gallery"] = recordings.gallery(pocus)
         sets["other source"] = real_sets(video.load_clips(pocus, SIZE, max_frames=FRAMES), 1)[0]
     except MissingData as missing:
         warnings.warn(f"without POCUS: {missing}", stacklevel=2)
     try:
-        polygons = sources.read_cit()
-        counts = polygons.groupby(["task", "frame"]).size().to_numpy()
+        _, polygons, _ = sources.read_cit()
+        counts = polygons.groupby(["clip", "frame"]).size().to_numpy()
         lines["CIT polygons"] = np.array([least_rectangle(points) for points in polygons["points"]]), counts
     except MissingData as missing:
         warnings.warn(f"without CIT: {missing}", stacklevel=2)

@@ -11,9 +11,10 @@ DATA_CODE = (*PHANTOM_CODE, "cohort", "manifests", "loading")
 NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
 RUN_CODE = (*DATA_CODE, *NETWORK_CODE, "experiments", "metrics")
 CODE = {
-    "real": (*RUN_CODE, "real", "arms", "video", "sources"),
+    "real": (*RUN_CODE, "real", "arms", "video", "sources", "recordings"),
+    "attempts": (*RUN_CODE, "real", "arms", "attempts", "geometry", "video", "sources", "recordings"),
     "cohorts": (*DATA_CODE, "diversity", "metrics"),
-    "realism": (*DATA_CODE, "comparison", "realism", "features", "video", "sources", "metrics"),
+    "realism": (*DATA_CODE, "comparison", "realism", "features", "video", "sources", "recordings", "metrics"),
 }  # by the folder of a run; else RUN_CODE
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 

@@ -5,9 +5,11 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from skimage.transform import resize
 
 from lusbook import phantom
 from lusbook.experiments import EXPERIMENTS, FOLDS
+from lusbook.real import PERCENTILE
 from lusbook.tables import titles
 
 COHORT_NAMES = titles("cohorts")
@@ -371,4 +373,57 @@ def annotator_agreement(agreement):
     ax.set_yticks(range(2), kinds.values())
     handles, _ = ax.get_legend_handles_labels()
     ax.legend(handles, COHORT_NAMES.values(), loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def frames_row(shown):
+    """A row of frames.
+
+    Parameters
+    ----------
+    shown : dict of tuple
+        By title: an image, shape (height, width), uint8, or (height, width, 3), and its mask, bool, or None.
+    """
+    figure, axes = plt.subplots(1, len(shown), figsize=(3.3 * len(shown), 2.8), layout="constrained", squeeze=False)
+    for ax, (title, (image, mask)) in zip(axes[0], shown.items(), strict=True):
+        show_frame(ax, image, mask)
+        ax.set_title(title, fontsize=10)
+    return figure
+
+
+def area_curve(areas):
+    """Share of the fan that a network takes for B-lines, frame by frame, and the clip's score.
+
+    Parameters
+    ----------
+    areas : pandas.DataFrame
+        As :func:`lusbook.segment.segment` returns it.
+    """
+    figure, ax = plt.subplots(figsize=(7, 2.8), layout="constrained")
+    ax.plot(areas["seconds"], areas["share"], "o-", ms=4, label="frame")
+    ax.axhline(areas["share"].quantile(PERCENTILE / 100), color="black", lw=1, ls="--", label="clip score")
+    ax.set(xlabel="seconds", ylabel="share of the fan", ylim=(0, 1.15 * max(areas["share"].max(), 0.01)))
+    ax.legend(fontsize=9)
+    return figure
+
+
+def drawn_frames(frames, masks):
+    """Frames, and the masks that networks draw on them: a row for each.
+
+    Parameters
+    ----------
+    frames : ndarray, shape (n, size, size), uint8
+    masks : dict of ndarray, shape (n, smaller size, smaller size), bool
+        By the network's name.
+    """
+    heads = ["frame", *masks]
+    shape = (len(heads), len(frames))
+    figure, axes = plt.subplots(*shape, figsize=(1.2 * shape[1], 1.28 * shape[0]), layout="constrained", squeeze=False)
+    for number, (column, frame) in enumerate(zip(axes.T, frames, strict=True)):
+        show_frame(column[0], frame)
+        column[0].set_title(str(number + 1), fontsize=10)
+        for ax, drawn in zip(column[1:], masks.values(), strict=True):
+            show_frame(ax, frame, resize(drawn[number].astype(float), frame.shape, order=1) > 0.5)
+    for ax, head in zip(axes[:, 0], heads, strict=True):
+        ax.set_ylabel(head, fontsize=10)
     return figure

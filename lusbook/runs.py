@@ -24,12 +24,12 @@ import filelock
 import numpy as np
 import pandas as pd
 
-from lusbook import checkpoints
+from lusbook import checkpoints, manifests
 from lusbook.cohort import NAMES as COHORTS
 from lusbook.cohort import shown_frame
 from lusbook.digests import CODE, RUN_CODE, code_digest, short_digest, versions
 from lusbook.diversity import describe_masks
-from lusbook.errors import Interrupted, LusbookError, OutOfTime
+from lusbook.errors import Interrupted, LusbookError, MissingData, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
 from lusbook.loading import (
     cohort_digests,
@@ -42,6 +42,7 @@ from lusbook.loading import (
 from lusbook.settings import PROJECT, is_preset, make_settings
 
 FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
+ADAPTED = "adapt"  # the experiment of an adaptation to somebody's own images
 
 # ---------------------------------------------------------------------------------------------
 # What identifies a run
@@ -408,7 +409,7 @@ def _describe(settings):
 
 
 def real_clips(settings, results=None, folder=None):
-    """Scores of every real clip, by every arm; computed once, then read.
+    """What every arm of the chapter on real clips gives; computed once, then read.
 
     Parameters
     ----------
@@ -419,25 +420,133 @@ def real_clips(settings, results=None, folder=None):
 
     Returns
     -------
-    scores : pandas.DataFrame
-        One row a clip: clip, patient, b_lines, and one column for each arm.
+    tables : dict of pandas.DataFrame
+        ``clips``, ``agreement`` and ``history``, see :func:`lusbook.arms.run_arms`.
     """
-    target = study_folder(settings, results) / "real"
+    cohorts = {"clinic": load_source, "covid": lambda settings: load_cohorts(settings)["covid"]}
+    digests = {"clinic": source_digest(settings), "covid": cohort_digests(settings)["covid"]}
+
+    def compute(table, **keep):
+        from lusbook import arms  # networks, and with them Keras
+
+        return arms.run_arms(settings, {name: load(settings) for name, load in cohorts.items()}, table, **keep)
+
+    return _with_clips("real", digests, compute, settings, results, folder)
+
+
+def attempts(settings, results=None, folder=None, compute=True):
+    """Attempts to adapt better, tuned on half of the patients; computed once, then read.
+
+    Parameters
+    ----------
+    settings, results, folder
+        As for :func:`real_clips`.
+    compute : bool
+        Compute what is not there; it takes several times as long as :func:`real_clips`.
+
+    Returns
+    -------
+    attempts : pandas.DataFrame
+        See :func:`lusbook.attempts.run_attempts`.
+
+    Raises
+    ------
+    MissingData
+        When they are not there and are not to be computed.
+    """
+    if not compute and not (study_folder(settings, results) / "attempts" / "manifest.json").exists():
+        raise MissingData("attempts were not computed for these settings; `lusbook attempts` does so")
+
+    def run(table, **keep):
+        from lusbook import attempts  # networks, and with them Keras
+
+        return attempts.run_attempts(settings, load_source(settings), table, **keep)
+
+    digests = {"clinic": source_digest(settings)}
+    return _with_clips("attempts", digests, run, settings, results, folder)["attempts"]
+
+
+def _with_clips(name, digests, compute, settings, results, folder):
+    """Tables of a folder that comes from real clips; they are needed only if it is not there."""
+    target = study_folder(settings, results) / name
     params = {
         "settings": relevant(settings, "unet")
         | relevant(settings, "sifa")
         | {"real_iterations": settings.real_iterations},
-        "data": {"source": source_digest(settings)},
+        "data": digests,
     }
     if not is_complete(target, params):
-        from lusbook import arms, sources
+        from lusbook import sources
 
         table = sources.read_covid_blues(folder)
-        keep = {"folder": target, "key": checkpoint_key(params, CODE["real"])}
-        _once(target, params, settings, lambda: arms.run_arms(settings, load_source(settings), table, **keep))
-        for arm in ("unet", "sifa"):
-            shutil.rmtree(target / arm, ignore_errors=True)  # their checkpoints
-    return pd.read_csv(target / "clips.csv")
+        keep = {"folder": target, "key": checkpoint_key(params, CODE[name])}
+        _once(target, params, settings, lambda: compute(table, **keep))
+        for trained in target.iterdir():
+            if trained.is_dir():
+                shutil.rmtree(trained, ignore_errors=True)  # its checkpoints
+    tables = read_tables(target)
+    return {key: table.fillna({"half": "", "adapted": "", "pcr": "", "condition": ""}) for key, table in tables.items()}
+
+
+def cit_study(settings, results=None, folder=None):
+    """Per-image results of all experiments on the real masks of CIT; what is missing is computed first.
+
+    Parameters
+    ----------
+    settings : Settings
+        Its ``cohorts`` do not matter.
+    results : path, optional
+    folder : path, optional
+        Of CIT, see :func:`lusbook.cit.cit_cohorts`.
+
+    Returns
+    -------
+    per_image : pandas.DataFrame
+        As :func:`study`.
+
+    Raises
+    ------
+    MissingData
+        When the clips are not here.
+    """
+    from lusbook.cit import cit_cohorts
+
+    manifest = results_folder(results) / "cit" / "manifest.csv"
+    if not manifest.exists():
+        cit_cohorts(folder, manifest.parent)
+    return study(settings.model_copy(update={"cohorts": str(manifest)}), results=results)
+
+
+def adapted(manifest, out, settings):
+    """A SIFA that is adapted to the images of a manifest; computed once, then found, interrupted ones go on.
+
+    Parameters
+    ----------
+    manifest : path
+        See :func:`lusbook.manifests.read_manifest`; masks are not looked at.
+    out : path
+        Its folder: as a run's, and like one it holds ``weights.npz``.
+    settings : Settings
+        Its ``cohorts`` is where the labels come from, see :func:`lusbook.loading.load_source`.
+
+    Returns
+    -------
+    folder : Path
+    """
+    folder = Path(out).expanduser().resolve()
+    path, table = manifests.read_table(manifest)
+    params = {
+        "experiment": ADAPTED,
+        "settings": relevant(settings, "sifa"),
+        "data": {"source": source_digest(settings), "target": manifests.digest(path, table)},
+    }
+    if not is_complete(folder, params):
+        from lusbook import segment
+
+        keep = {"folder": folder, "key": checkpoint_key(params)}
+        _once(folder, params, settings, lambda: segment.adapt(settings, path, **keep))
+        checkpoints.remove(folder)
+    return folder
 
 
 def realism(settings, results=None, folder=None):

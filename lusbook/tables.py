@@ -503,3 +503,58 @@ def told_apart_table(told_apart):
     texts = [f"{row.auroc:.2f} ({row.low:.2f}–{row.high:.2f})" for row in told_apart.itertuples()]
     table = told_apart.assign(auroc=texts).pivot(index="set", columns="classifier", values="auroc")
     return table.reindex(told_apart["set"].unique()).rename_axis(index=None, columns=None)
+
+
+def condition_table(by_condition):
+    """AUROC of each arm in each condition, with clips, patients and the share of clips with the flag.
+
+    Parameters
+    ----------
+    by_condition : pandas.DataFrame
+        As :func:`lusbook.evaluation.by_condition` returns it.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        Rows by arm, columns by condition; an arm that does not score a condition has a dash.
+    """
+
+    def text(row):
+        if not row.clips or pd.isna(row.auroc):
+            return NO_VALUE
+        interval = "" if pd.isna(row.low) else f" ({row.low:.2f}–{row.high:.2f})"
+        return f"{row.auroc:.2f}{interval}"
+
+    counts = by_condition.groupby("condition")[["clips", "patients", "flagged"]].max()
+    heads = {
+        name: f"{name.replace('_', ' ')}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
+        for name, row in counts.iterrows()
+    }
+    cells = by_condition.assign(text=[text(row) for row in by_condition.itertuples()])
+    wide = cells.pivot(index="arm", columns="condition", values="text").reindex(list(dict.fromkeys(cells["arm"])))
+    return wide.rename(columns=heads).rename_axis(index=None, columns=None)
+
+
+def attempts_table(rated, pooling="area, 75th percentile"):
+    """AUROC of each attempt on each half of the patients, under one pooling.
+
+    Parameters
+    ----------
+    rated : pandas.DataFrame
+        As :func:`lusbook.tuning.rate` returns it.
+    pooling : str
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        Rows by attempt; for each half, the network that saw the half's frames and the one that saw the other's. An
+        attempt that saw none has one network.
+    """
+    rows = rated[rated["pooling"] == pooling]
+    table = {}
+    for row in rows.itertuples():
+        kinds = ("saw this half",) if row.adapted == row.half else ("saw the other half",)
+        for kind in kinds if row.adapted else ("saw this half", "saw the other half"):
+            table.setdefault(row.attempt, {})[f"half {row.half}, {kind}"] = _number(row.auroc, 3)
+    columns = [f"half {half}, {kind}" for half in "AB" for kind in ("saw this half", "saw the other half")]
+    return pd.DataFrame.from_dict(table, orient="index", columns=columns)

@@ -21,6 +21,51 @@ REGION = 0.1  # share of the largest lit region from which another one belongs t
 SMALLEST_FAN = 0.1  # share of the frame; what is smaller is no fan
 
 
+def stream_clip(path, colour=False):
+    """Decode a clip frame by frame; memory does not grow with its length.
+
+    Parameters
+    ----------
+    path : path
+        A video file of any format that FFmpeg decodes.
+    colour : bool
+        Decode to RGB instead of grey levels.
+
+    Yields
+    ------
+    frame : ndarray, shape (height, width), or (height, width, 3) in colour; uint8
+        Every frame, black ones too.
+
+    Raises
+    ------
+    LusbookError
+        If the file is missing, truncated or corrupt (how many frames were decoded), or its frames differ in size;
+        that shows only when all frames have been asked for.
+    """
+    sizes, decoded, announced, damaged, reason = set(), 0, 0, 0, ""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise ValueError("no video in it")
+            stream = container.streams.video[0]
+            # Only mp4 and mov keep a count of frames; elsewhere it is a guess or unset.
+            announced = stream.frames if "mp4" in container.format.name else 0
+            for frame in container.decode(stream):
+                pixels = frame.to_ndarray(format="rgb24" if colour else "gray")
+                sizes.add(pixels.shape[:2])
+                decoded += 1
+                damaged += frame.is_corrupt
+                if len(sizes) == 1:
+                    yield pixels
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason or damaged or not decoded or decoded < announced:
+        count = f"decoded {decoded - damaged} of {announced or 'an unknown number of'} frames"
+        raise LusbookError(f"{path}: not a whole clip, {count}; truncated or corrupt? {reason}".rstrip())
+    if len(sizes) > 1:
+        raise LusbookError(f"{path}: expected frames of one size, received {sorted(sizes)}")
+
+
 def read_clip(path):
     """Decode a clip to grey levels.
 
@@ -39,24 +84,7 @@ def read_clip(path):
     LusbookError
         If the file is missing, truncated or corrupt (how many frames were decoded), or all black.
     """
-    frames, announced, damaged, reason = [], 0, 0, ""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise ValueError("no video in it")
-            stream = container.streams.video[0]
-            # Only mp4 and mov keep a count of frames; elsewhere it is a guess or unset.
-            announced = stream.frames if "mp4" in container.format.name else 0
-            for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="gray"))
-                damaged += frame.is_corrupt
-    except (av.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-    if reason or damaged or not frames or len(frames) < announced:
-        count = f"decoded {len(frames) - damaged} of {announced or 'an unknown number of'} frames"
-        raise LusbookError(f"{path}: not a whole clip, {count}; truncated or corrupt? {reason}".rstrip())
-    if len({frame.shape for frame in frames}) > 1:
-        raise LusbookError(f"{path}: expected frames of one size, received {sorted({f.shape for f in frames})}")
+    frames = list(stream_clip(path))
     lit = [frame.mean() >= BLACK for frame in frames]
     if not any(lit):
         raise LusbookError(f"{path}: all {len(frames)} frames are black")
@@ -134,15 +162,18 @@ class Clips:
         The fan of each frame; one per clip.
     clip : ndarray, shape (n,), int
         Row of ``table`` that each frame belongs to.
+    neighbours : ndarray, shape (n, size, size), uint8
+        The frame that follows each in its clip (of the last one, that before it).
     """
 
     table: pd.DataFrame
     frames: np.ndarray
     fans: np.ndarray
     clip: np.ndarray
+    neighbours: np.ndarray
 
 
-def load_clips(table, size, max_frames=8):
+def load_clips(table, size, max_frames=8, cut=crop_fan):
     """Read, crop and thin out clips.
 
     Parameters
@@ -153,6 +184,8 @@ def load_clips(table, size, max_frames=8):
         Side of the frames, in pixels.
     max_frames : int
         Frames kept of each clip, evenly spaced from its first to its last; the fan is found on all.
+    cut : callable
+        How the fan is cut out: :func:`crop_fan`, or another function of its arguments and results.
 
     Returns
     -------
@@ -163,7 +196,7 @@ def load_clips(table, size, max_frames=8):
     LusbookError
         If clips cannot be read, naming all of them: an evaluation that left some out would be another one.
     """
-    frames, fans, broken = [], [], []
+    frames, fans, neighbours, broken = [], [], [], []
     for row in tqdm(table.itertuples(), total=len(table), desc="clips", unit="clip", mininterval=5):
         try:
             clip = read_clip(row.path)
@@ -172,9 +205,11 @@ def load_clips(table, size, max_frames=8):
             broken.append(str(error))
             continue
         kept = np.linspace(0, len(clip) - 1, min(max_frames, len(clip))).round().astype(int)
-        cropped, cropped_fan = crop_fan(clip[kept], fan, size)
-        frames.append(cropped)
-        fans.append(np.broadcast_to(cropped_fan, cropped.shape))
+        next_to = np.where(kept + 1 < len(clip), kept + 1, np.maximum(kept - 1, 0))
+        cropped, cropped_fan = cut(clip[np.concatenate([kept, next_to])], fan, size)
+        frames.append(cropped[: len(kept)])
+        neighbours.append(cropped[len(kept) :])
+        fans.append(np.broadcast_to(cropped_fan, frames[-1].shape))
     if broken or not frames:
         listed = "; ".join(broken) or "the table is empty"
         raise LusbookError(f"{len(broken)} of {len(table)} clips cannot be read; replace or remove them: {listed}")
@@ -184,4 +219,5 @@ def load_clips(table, size, max_frames=8):
         frames=np.concatenate(frames),
         fans=np.concatenate(fans),
         clip=np.repeat(np.arange(len(counts)), counts),
+        neighbours=np.concatenate(neighbours),
     )

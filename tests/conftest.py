@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lusbook import sources
+from lusbook import downloads, sources
 from tests.helpers import HEADER, SIDE, make_frames, png, write_clip
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # last: names there hide nothing
@@ -55,5 +55,6 @@ def copy(tmp_path):
 @pytest.fixture(autouse=True)
 def nowhere(tmp_path, monkeypatch):
     """No copy of this machine's user is found."""
-    monkeypatch.delenv(sources.COVID_BLUES, raising=False)
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "cache")
+    for variable in sources.VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(downloads, "cache_folder", lambda name: tmp_path / "cache" / name)

@@ -1,5 +1,6 @@
 """Small data, and a way to run steps, that several tests share."""
 
+import json
 import signal
 import time
 import zlib
@@ -9,7 +10,9 @@ import av
 import imageio.v3 as iio
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
+from pydicom import uid
 from scipy import ndimage
 
 from lusbook import anatomy, scanner
@@ -101,6 +104,20 @@ def write_clip(path, frames, **options):
     return path
 
 
+def shape(frame, label="bline", points=(0, 1, 2, 3, 4, 5), **more):
+    """An outline as CVAT writes it."""
+    return {"frame": frame, "label": label, "type": "polygon", "points": points, **more}
+
+
+def cit_task(folder, number, jobs, name="019_image_1.mp4"):
+    """Write the annotations of a task in the layout of CIT; returns the folder."""
+    path = folder / "Dataset" / "USG-B-lines" / f"task_{number}" / "annotations.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(jobs if isinstance(jobs, str) else json.dumps(jobs))
+    path.with_name("task.json").write_text(json.dumps({"name": name}))
+    return folder
+
+
 def make_fan(height=96, width=128):
     """An annular sector whose apex is above the frame."""
     y, x = np.mgrid[:height, :width]
@@ -125,3 +142,46 @@ def signal_self(number):
     signal.raise_signal(number)
     for _ in range(100):
         time.sleep(0.001)
+
+
+def write_dicom(path, frames, syntax=uid.ExplicitVRLittleEndian, regions=(), **values):
+    """Write frames, shape (n, height, width[, 3]), as ultrasound; other elements by keyword, None leaves one away.
+
+    A region is a dictionary of what differs from 2-D tissue in all of the image at 0.02 cm a pixel.
+    """
+    n, height, width = frames.shape[:3]
+    header = pydicom.Dataset()
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = syntax
+    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = uid.UltrasoundMultiFrameImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = "1.2.3.4"
+    colour = frames.ndim == 4
+    pixels = {"Rows": height, "Columns": width, "NumberOfFrames": n, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+    pixels |= {"SamplesPerPixel": 3 if colour else 1, "PhotometricInterpretation": "RGB" if colour else "MONOCHROME2"}
+    pixels |= {"PlanarConfiguration": 0} if colour else {}
+    values = (
+        {"Modality": "US", "PatientID": "id-1", "PixelRepresentation": 0, "PixelData": frames.tobytes()}
+        | pixels
+        | values
+    )
+    for key, value in values.items():
+        if value is not None:
+            setattr(header, key, value)
+    box = {"RegionLocationMinX0": 0, "RegionLocationMinY0": 0, "RegionLocationMaxX1": width - 1}
+    box |= {"RegionLocationMaxY1": height - 1, "RegionSpatialFormat": 1, "RegionDataType": 1, "PhysicalDeltaX": 0.02}
+    box |= {"PhysicalDeltaY": 0.02, "PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3}
+    if regions:
+        header.SequenceOfUltrasoundRegions = [pydicom.Dataset() for _ in regions]
+        for item, region in zip(header.SequenceOfUltrasoundRegions, regions, strict=True):
+            for key, value in (box | region).items():
+                setattr(item, key, value)
+    if syntax == uid.RLELossless:
+        header.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+        header.compress(syntax, generate_instance_uid=False)
+    elif syntax.is_compressed and "PixelData" in header:
+        header["PixelData"].VR, header["PixelData"].is_undefined_length = "OB", True
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header.save_as(
+        path, enforce_file_format=True, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian
+    )
+    return path

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import affine_transform
 
-from lusbook.augment import BLACK, random_transforms, transform
+from lusbook.augment import BLACK, random_transforms, transform, vary_intensity
 from lusbook.settings import make_settings
 
 
@@ -52,3 +52,22 @@ def test_transforms_stay_within_their_limits():
     assert 0.9 <= scale.min() < 0.92 and 1.08 < scale.max() <= 1.1
     assert 9 < abs(angle).max() <= 10.001
     assert 18 < abs(centre).max() <= 20.001
+
+
+def test_intensity_varies_each_image_and_leaves_black_black():
+    images = np.full((6, 16, 16, 1), -0.9, "float32")
+    images[:, 4:12, 4:12] = np.linspace(-0.5, 0.8, 64, dtype="float32").reshape(8, 8, 1)
+    varied = vary_intensity(images, np.random.default_rng(0), 0.5)
+    assert varied.shape == images.shape and varied.dtype == np.float32
+    assert (varied[images == np.float32(-0.9)] == np.float32(-0.9)).all()
+    assert varied.min() >= np.float32(-0.9) and varied.max() <= np.float32(0.9)
+    inside = varied[:, 4:12, 4:12].reshape(6, -1)
+    assert np.ptp(inside.mean(axis=1)) > 0.1  # each image in its own way
+    assert (np.corrcoef(inside)[0] > 0.7).all()  # and what was brighter stays so
+
+
+def test_intensity_without_strength_takes_nothing_from_the_generator():
+    rng = np.random.default_rng(0)
+    images = np.zeros((2, 8, 8, 1), "float32")
+    assert vary_intensity(images, rng, 0.0) is images
+    assert rng.random() == np.random.default_rng(0).random()

@@ -16,7 +16,7 @@ from lusbook.settings import PROJECT, Settings, make_settings
 from tests.helpers import write_manifest
 
 NAMES = chapters.chapter_names()
-TRAINING = ["unet", "sifa", "results", "overlays", "diversity", "index"]  # what a study of one's own images can fill
+TRAINING = ["unet", "sifa", "results", "overlays", "diversity", "own-data", "index"]  # own images can fill them
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def shown(notebook):
 
 def test_all_chapters_of_the_contents_are_here():
     study = {"data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
-    assert {"index", *study, "performance"} == set(NAMES)
+    assert {"index", *study, "own-data", "performance"} == set(NAMES)
 
 
 def test_chapters_run_with_other_parameters_and_own_images(place):
@@ -78,7 +78,7 @@ def test_parameters_are_typed_explained_and_known(name):
         known = {
             *Settings.model_fields,
             "results",
-            *{"real": ["covid_blues"], "phantom": ["covid_blues"], "performance": ["benchmarks"]}.get(name, []),
+            *{"real": ["covid_blues", "cit"], "phantom": ["covid_blues"], "performance": ["benchmarks"]}.get(name, []),
         }
         assert parameter["name"] in known
 

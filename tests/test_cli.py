@@ -36,6 +36,7 @@ def test_settings_from_assignments():
         (["study", "--set", "image_size"], "--set 'image_size': expected name=value"),
         (["study", "--set", "cohorts=/nowhere/manifest.csv"], "/nowhere/manifest.csv"),
         (["download", "covid-blues"], "CC BY-NC-ND"),
+        (["download", "covid"], "source 'covid' is not known; expected covid-blues, pocus, cit"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_a_failure(arguments, message, tmp_path):
@@ -71,7 +72,19 @@ def test_the_study_runs_its_graph_and_a_failure_stops_no_other(tmp_path):
 def test_help_names_every_command():
     done = lusbook("--help")
     assert done.returncode == 0
-    for command in ("run", "queue", "describe", "study", "chapters", "real", "download"):
+    for command in (
+        "run",
+        "queue",
+        "describe",
+        "study",
+        "chapters",
+        "real",
+        "attempts",
+        "download",
+        "import",
+        "segment",
+        "adapt",
+    ):
         assert f" {command} " in done.stdout
 
 

@@ -90,17 +90,3 @@ def test_shapes_counts_frames_with_lines():
     row = comparison.shapes({"x": (np.arange(1, 6.0), np.array([0, 1, 1, 2, 7]))}).iloc[0]
     assert row[["low", "median", "high"]].tolist() == [2, 3, 4]
     assert row[["one", "two", "three", "more"]].tolist() == [0.5, 0.25, 0, 0.25]
-
-
-def test_the_gallery_takes_cc_by_clips_only(monkeypatch):
-    licences = ["CC BY 4.0", "CC BY 4.0", "CC BY-NC 4.0", "CC BY-NC-ND 4.0", "CC BY 2.0", "CC BY-SA 4.0"]
-    table = pd.DataFrame(
-        {"clip": list("abcdef"), "patient": list("ppqrst"), "licence": licences, "path": list("abcdef")}
-    )
-    clips = {name: np.full((5, 64, 64), 40 + 10 * k, np.uint8) for k, name in enumerate("abcdef")}
-    for k, clip in enumerate(clips.values()):
-        clip[2] += k + 1  # the middle frame is another
-    monkeypatch.setattr(comparison.video, "read_clip", lambda path: clips[path])
-    frames, credits = comparison.gallery(table.assign(attribution="somebody"), size=32)
-    assert credits["clip"].tolist() == ["a", "e"] and list(credits) == ["clip", "patient", "licence", "attribution"]
-    assert [frame[16, 16] for frame in frames] == [41, 85]

@@ -164,3 +164,34 @@ def test_agreement_has_both_kinds_and_cohorts():
         "one annotator and the truth",
     ]
     assert len(figure.axes[0].get_legend().get_texts()) == 2
+
+
+def test_frames_in_a_row_have_titles_and_masks():
+    mask = np.zeros((20, 30), bool)
+    mask[5:15, 5:15] = True
+    grey, colour = np.full((20, 30), 90, np.uint8), np.full((10, 40, 3), 90, np.uint8)
+    figure = figures.frames_row({"one": (grey, mask), "two": (colour, None)})
+    assert [ax.get_title() for ax in figure.axes] == ["one", "two"]
+    assert [len(ax.collections) > 0 for ax in figure.axes] == [True, False]
+    assert figure.axes[1].images[0].get_array().shape == (10, 40, 3)
+
+
+def test_area_curve_shows_each_frame_and_the_score():
+    share = [np.nan, 0.0, 0.1, 0.2, 0.3]
+    ax = figures.area_curve(pd.DataFrame({"seconds": np.arange(5) / 5, "share": share})).axes[0]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), share)
+    assert ax.lines[1].get_ydata()[0] == pytest.approx(np.percentile(share[1:], 75))
+    assert ax.get_ylim()[1] > 0.3
+    nothing = figures.area_curve(pd.DataFrame({"seconds": [0.0], "share": [0.0]})).axes[0]
+    assert nothing.get_ylim()[1] > 0
+
+
+def test_drawn_frames_have_a_row_for_each_network():
+    frames = np.zeros((3, 32, 32), np.uint8)
+    masks = np.zeros((3, 16, 16), bool)
+    masks[0, 4:12, 6:9] = True
+    figure = figures.drawn_frames(frames, {"one": masks, "two": masks[::-1]})
+    axes = np.reshape(figure.axes, (3, 3))
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == ["frame", "one", "two"]
+    drawn = [[len(ax.collections) > 0 for ax in row] for row in axes]
+    assert drawn == [[False] * 3, [True, False, False], [False, False, True]]

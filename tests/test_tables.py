@@ -225,3 +225,22 @@ def test_a_bad_per_image_table_is_refused(spoil, message):
 def test_an_unknown_metric_is_refused():
     with pytest.raises(LusbookError, match="received 'accuracy'"):
         metric_table(study(), "accuracy")
+
+
+def test_conditions_side_by_side():
+    rows = [("a", "covid19", 4, 2, 0.5, 0.61, 0.5, 0.7), ("b", "covid19", 4, 2, 0.5, np.nan, np.nan, np.nan)]
+    rows += [("a", "healthy_lung", 2, 1, 1.0, np.nan, np.nan, np.nan), ("b", "healthy_lung", 0, 0, 1.0, 0.5, np.nan, 1)]
+    names = ["arm", "condition", "clips", "patients", "flagged", "auroc", "low", "high"]
+    table = tables.condition_table(pd.DataFrame(rows, columns=names))
+    assert table.loc["a", "covid19: 4 clips, 2 patients, 50% flagged"] == "0.61 (0.50–0.70)"
+    assert table.loc["b"].tolist() == [tables.NO_VALUE] * 2
+    assert table.columns[1].startswith("healthy lung: 2 clips")
+
+
+def test_attempts_on_both_halves():
+    rows = [("a", "p", "", "A", 0.5), ("a", "p", "", "B", 0.75), ("b", "p", "A", "A", 0.6), ("b", "p", "A", "B", 0.7)]
+    rows += [("b", "p", "B", "A", 0.55), ("b", "p", "B", "B", 0.65), ("b", "q", "B", "B", 0.9)]
+    rated = pd.DataFrame(rows, columns=["attempt", "pooling", "adapted", "half", "auroc"])
+    table = tables.attempts_table(rated, "p")
+    assert table.loc["a"].tolist() == ["0.500", "0.500", "0.750", "0.750"]
+    assert table.loc["b"].tolist() == ["0.600", "0.550", "0.650", "0.700"]

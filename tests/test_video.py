@@ -1,9 +1,12 @@
 """Decoding clips, finding the fan and cutting it out."""
 
+import os
+
 import av
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
 from lusbook import sources, video
 from lusbook.errors import LusbookError
@@ -134,3 +137,57 @@ def test_load_takes_first_and_last_frame(tmp_path):
     clips = video.load_clips(table, size=16, max_frames=3)
     assert np.abs(clips.frames.mean(axis=(1, 2)) - levels[[0, 3, 6]]).max() < 3
     assert len(video.load_clips(table, size=16, max_frames=100).frames) == 7
+
+
+def test_streamed_frames_are_those_of_the_clip_and_come_one_by_one(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", make_frames(n=9, black=2))
+    streamed = list(video.stream_clip(path))
+    assert len(streamed) == 9
+    np.testing.assert_array_equal(np.stack(streamed[2:]), video.read_clip(path))
+    colours = np.stack(list(video.stream_clip(path, colour=True)))
+    assert colours.shape == (9, 96, 128, 3)
+    assert np.abs(colours - np.stack(streamed)[..., None].astype(int)).max() <= 1
+    content = path.read_bytes()
+    path.write_bytes(write_clip(path, make_frames(n=40), movflags="faststart").read_bytes()[: len(content)])
+    stream = video.stream_clip(path)
+    assert next(stream).shape == (96, 128)  # what is whole comes first
+    with pytest.raises(LusbookError, match="of 40 frames"):
+        list(stream)
+
+
+def test_frames_of_several_sizes_are_refused(tmp_path, monkeypatch):
+    sizes = iter([(96, 128), (96, 128), (80, 128), (96, 100)])
+
+    class Frame:
+        is_corrupt = False
+
+        def to_ndarray(self, format):
+            return np.full(next(sizes), 90, np.uint8)
+
+    path = write_clip(tmp_path / "a.mp4", make_frames(n=4))
+    monkeypatch.setattr(av.container.InputContainer, "decode", lambda *_: [Frame()] * 4, raising=False)
+    with pytest.raises(LusbookError, match=r"one size, received \[\(80, 128\), \(96, 100\), \(96, 128\)\]"):
+        video.read_clip(path)
+
+
+REAL = {"COVID-BLUES": (sources.read_covid_blues, sources.COVID_BLUES), "POCUS": (sources.read_pocus, sources.POCUS)}
+REAL = {name: (read, os.environ.get(variable)) for name, (read, variable) in REAL.items()}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_fan_of_every_real_clip_is_found_whole_and_holds_no_text(name):
+    """Of every clip: a fan; of nearly all: no tissue outside it, and in it no strokes that never change, as of text."""
+    read, folder = REAL[name]
+    if not folder:
+        pytest.skip(f"no environment variable names a copy of {name}")
+    whole, clean = [], []
+    for path in read(folder)["path"]:
+        frames = video.read_clip(path)
+        fan = video.fan_mask(frames)  # raises where there is none
+        side = max(3, round(min(fan.shape) / 50) | 1)
+        tissue = ndimage.binary_opening(frames.max(axis=0) > video.LIT, np.ones((side, side)))
+        whole.append((tissue & ~fan).sum() <= 0.02 * tissue.sum())
+        strokes = (frames.std(axis=0) < 4) & (frames.min(axis=0) > 150) & fan
+        top = np.flatnonzero(fan.any(axis=1))[0]
+        clean.append(strokes[top + fan.shape[0] // 5 :].sum() < 12)  # bright layers near the probe hold still, too
+    assert np.mean(whole) > 0.95 and np.mean(clean) > (0.98 if name == "COVID-BLUES" else 0.85)

@@ -1,0 +1,225 @@
+"""What annotation files hold, as pydantic models, and reading them so that an error names file and place.
+
+Keys that nobody needs are passed over. Fields are named as the formats, which :mod:`lusbook.annotations` lists, do.
+"""
+
+import reprlib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from lusbook.errors import LusbookError
+
+LARGEST = 256 * 2**20  # bytes of a file; labelme's may hold the image too
+
+Frame = Annotated[int, Field(ge=0, le=10**7)]
+Side = Annotated[int, Field(ge=1, le=10**5)]  # px
+Number = Annotated[float, Field(ge=-1e5, le=1e5, allow_inf_nan=False)]  # px; an outline may leave the image
+Key = int | str
+
+
+def _not_run_lengths(value):
+    if isinstance(value, dict):
+        raise ValueError("run-length encoding; expected polygons")
+    return value
+
+
+class Shape(BaseModel):
+    """A shape of CVAT; flat points, x before y."""
+
+    label: str = ""
+    type: str = "polygon"
+    frame: Frame = 0
+    points: list[Number] = []
+    outside: bool = False
+    rotation: Number = 0.0
+
+
+class Track(BaseModel):
+    """Shapes of one object in the frames of a clip."""
+
+    label: str
+    shapes: list[Shape]
+
+
+class Job(BaseModel):
+    """Part of a task's annotations."""
+
+    shapes: list[Shape]
+    tracks: list[Track]
+
+
+class Data(BaseModel):
+    """Frames that a task has of its clip."""
+
+    start_frame: Frame = 0
+    frame_filter: Annotated[str, Field(pattern=r"^(step=[1-9]\d{0,5})?$")] = ""
+
+
+class Task(BaseModel):
+    """``task.json``; the name is that of the clip, or was given by a person."""
+
+    name: str
+    data: Data = Data()
+
+
+class Properties(BaseModel):
+    """Of the clip, in ``manifest.jsonl``."""
+
+    resolution: Annotated[list[Side], Field(min_length=2, max_length=2)]  # width, height
+
+
+class Media(BaseModel):
+    """A line of ``manifest.jsonl``, or the size in an XML."""
+
+    name: str | None = None
+    extension: str = ""
+    width: Side | None = None
+    height: Side | None = None
+    properties: Properties | None = None
+
+
+class Image(BaseModel):
+    """An image of COCO."""
+
+    id: Key
+    file_name: str
+    width: Side | None = None
+    height: Side | None = None
+
+
+class XmlImage(BaseModel):
+    """An image, or a frame of a clip, of CVAT's XML."""
+
+    id: Frame = 0
+    name: str
+    width: Side | None = None
+    height: Side | None = None
+
+
+class Category(BaseModel):
+    """A label of COCO."""
+
+    id: Key
+    name: str
+
+
+class Annotation(BaseModel):
+    """An object of COCO."""
+
+    image_id: Key
+    category_id: Key
+    segmentation: Annotated[list[list[Number]], BeforeValidator(_not_run_lengths)] = []
+
+
+class Coco(BaseModel):
+    """A file of COCO."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Annotation]
+
+
+class Labelled(BaseModel):
+    """A shape of labelme; a rectangle has two points."""
+
+    label: str
+    shape_type: str = "polygon"
+    points: list[Annotated[list[Number], Field(min_length=2, max_length=2)]]
+
+
+class Labelme(BaseModel):
+    """A file of labelme."""
+
+    imagePath: str
+    imageHeight: Side | None = None
+    imageWidth: Side | None = None
+    shapes: list[Labelled]
+
+
+JOBS = TypeAdapter(list[Job])
+CORNERS = TypeAdapter(list[Annotated[float, Field(ge=0, le=1)]])
+
+
+def read_bytes(path):
+    """Read a file of modest size.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    content : bytes
+        Without the mark of UTF-8.
+
+    Raises
+    ------
+    LusbookError
+        If it is no file, too large, or not readable.
+    """
+    try:
+        if not Path(path).is_file():
+            raise LusbookError(f"{path}: no such file")
+        if (size := Path(path).stat().st_size) > LARGEST:
+            raise LusbookError(f"{path}: expected at most {LARGEST} bytes, received {size}")
+        return Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise LusbookError(f"{path}: cannot be read: {error}") from error
+
+
+def parse_json(where, content=None):
+    """Parse JSON.
+
+    Parameters
+    ----------
+    where : path or str
+        The file; where ``content`` is given, a name of it for errors.
+    content : bytes, optional
+
+    Returns
+    -------
+    content : object
+
+    Raises
+    ------
+    LusbookError
+        If it is not JSON.
+    """
+    try:
+        return from_json(read_bytes(where) if content is None else content)
+    except ValueError as error:
+        raise LusbookError(f"{where}: not readable as JSON: {error}") from error
+
+
+def checked(where, form, content, strict=True):
+    """Content as a model or type describes it.
+
+    Parameters
+    ----------
+    where : path or str
+        Names the content in errors.
+    form : type or pydantic.TypeAdapter
+    content : object
+    strict : bool
+        Whether types are to be as described; without it, text is converted.
+
+    Returns
+    -------
+    content : object
+        Of the form.
+
+    Raises
+    ------
+    LusbookError
+        Naming the first place that is not so.
+    """
+    adapter = form if isinstance(form, TypeAdapter) else TypeAdapter(form)
+    try:
+        return adapter.validate_python(content, strict=strict)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "".join(f"{key}: " if k == len(first["loc"]) - 1 else f"{key}." for k, key in enumerate(first["loc"]))
+        raise LusbookError(f"{where}: {place}{first['msg']}, received {reprlib.repr(first['input'])}") from error
