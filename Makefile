@@ -6,7 +6,7 @@ CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PRESET ?= demo
 NAME ?=
 PARAMS ?=
-BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa
+BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa fans
 TORCH_PYTHON ?=
 
 BIN := $(VENV)/bin

@@ -80,10 +80,9 @@ def import_folder(folder, out=None, cohort=None, patients="folder", frames=30):
             table = _drop_unmasked(target, table, left_out)
             left_out = _complete(left_out, folder, marks, table)
             if table.empty:
-                reasons = "; ".join(f"{row.file}: {row.reason}" for row in left_out.head(10).itertuples())
-                raise LusbookError(
-                    f"{folder}: nothing imported, left out {left_out['file'].nunique()} files; {reasons}"
-                )
+                reasons = [f"{row.file}: {row.reason}" for row in left_out.head(10).itertuples()]
+                found = f"left out {left_out['file'].nunique()} files; {'; '.join(reasons)}" if reasons else "no files"
+                raise LusbookError(f"{folder}: nothing imported, {found}")
             table["fold"] = _folds(table)
             table.to_csv(target / "manifest.csv", columns=COLUMNS, index=False, float_format="%.6g")
             left_out.to_csv(target / "left_out.csv", index=False, errors="backslashreplace")

@@ -1,6 +1,8 @@
 """Images, clips and DICOM files, frame by frame, and where the fan is in one."""
 
-from functools import partial
+import warnings
+from contextlib import contextmanager
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -86,19 +88,29 @@ def stream_image(path):
     LusbookError
         If the file is truncated or corrupt, has more bits or transparent pixels.
     """
-    page, pages = 0, 1
-    while page < pages:
-        try:
-            with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as image:
-                pages = getattr(image, "n_frames", 1)
+    with _whole(path):
+        image = Image.open(path, formats=("PNG", "JPEG", "TIFF"))
+    with image:
+        with _whole(path):
+            pages = getattr(image, "n_frames", 1)
+        for page in range(pages):
+            with _whole(path):
                 image.seek(page)
                 pixels = _pixels(path, image)
+            yield pixels
+
+
+@contextmanager
+def _whole(path):
+    """What Pillow raises on a broken file, which may be almost anything, as one error; warnings lead to one or none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
         except LusbookError:
             raise
-        except Exception as error:  # a broken file can raise almost anything
+        except Exception as error:
             raise LusbookError(f"{path}: not a whole image; truncated or corrupt? {error}") from error
-        page += 1
-        yield pixels
 
 
 def _pixels(path, image):
@@ -136,6 +148,31 @@ def grey(frame):
     return np.rint(rgb2gray(frame) * 255).astype(np.uint8)
 
 
+def ground_level(brightest):
+    """Grey level of the ground that the fan lies on.
+
+    Some programs draw it in a dark grey, which would count as lit: the fan would be the whole frame, text included.
+
+    Parameters
+    ----------
+    brightest : ndarray, shape (height, width), uint8
+        Maximum over all frames.
+
+    Returns
+    -------
+    level : int
+        The lowest level of those corners of the frame that are of one grey; 0 if none is.
+    """
+    side = max(1, min(brightest.shape) // 16)
+    ends = (slice(None, side), slice(-side, None))
+    levels = []
+    for corner in (brightest[rows, columns].astype(int) for rows in ends for columns in ends):
+        level = int(np.median(corner))
+        if np.mean(np.abs(corner - level) <= 1) > 0.5:
+            levels.append(level)
+    return min(levels, default=0)
+
+
 def find_fan(path, stream, region):
     """Find the fan of a recording, in one pass over its frames.
 
@@ -170,11 +207,12 @@ def find_fan(path, stream, region):
             continue
         brightest = level if brightest is None else np.maximum(brightest, level)
         if frame.ndim == 3:
-            spread = np.maximum(spread, frame.max(axis=-1) - frame.min(axis=-1))
+            channels = np.moveaxis(frame, -1, 0)  # channel by channel: NumPy is slow along a short last axis
+            spread = np.maximum(spread, reduce(np.maximum, channels) - reduce(np.minimum, channels))
     if brightest is None:
         raise LusbookError(f"{path}: {f'all {count} frames are black' if count else 'zero frames'}")
     try:
-        fan = fan_mask(brightest[None])
+        fan = fan_mask((brightest - np.minimum(brightest, ground_level(brightest)))[None])
     except LusbookError as error:
         raise LusbookError(f"{path}: {error}") from None
     coloured = np.mean(np.broadcast_to(spread, fan.shape)[fan] > COLOUR)

@@ -99,6 +99,20 @@ def benchmark_table(content, pattern=""):
     return table
 
 
+def fans_table(content):
+    """On how many real clips the fan is found: one row a source, columns as the benchmark ``fans`` names them.
+
+    Parameters
+    ----------
+    content : dict
+        Of that benchmark.
+    """
+    rows = pd.DataFrame(content["quantities"])
+    parts = rows["name"].str.extract(r"^(?P<source>.+), (?P<what>[^,]+)$")
+    table = rows.assign(**parts).pivot(index="source", columns="what", values="median").astype(int)
+    return table[list(dict.fromkeys(parts["what"]))].rename_axis(index=None, columns=None)
+
+
 def machines_table(contents):
     """What computed: one row for benchmarks of the same machine, versions and day.
 

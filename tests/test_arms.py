@@ -6,6 +6,7 @@ import pytest
 
 from lusbook import arms, real, runs
 from lusbook.cohort import Cohort
+from lusbook.errors import MissingData
 from lusbook.settings import make_settings
 from lusbook.video import Clips
 
@@ -126,3 +127,9 @@ def test_a_finished_folder_is_read_without_clips(tmp_path, monkeypatch, clips, c
     again = runs.real_clips(settings, tmp_path)
     pd.testing.assert_frame_equal(first["clips"], again["clips"])
     assert again["clips"]["half"].tolist()[-1] == ""
+
+
+def test_attempts_are_computed_only_where_they_are_asked_for(tmp_path):
+    with pytest.raises(MissingData, match="`lusbook attempts` does so"):
+        runs.attempts(make_settings("smoke"), tmp_path, compute=False)
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import annotations
+from lusbook import annotations, runs
 from lusbook.cit import cit_cohorts, labelled_frames, probe_box
 from lusbook.errors import LusbookError, MissingData
 from lusbook.loading import load_cohorts
@@ -77,6 +77,16 @@ def test_every_study_takes_the_cohorts(cit, tmp_path):
     cohorts = load_cohorts(settings)
     for cohort in cohorts.values():
         assert len(cohort) == 6 and cohort.masks.any(axis=(1, 2)).all() and len(set(cohort.folds)) == 3
+
+
+def test_experiments_run_on_the_real_masks(cit, tmp_path, monkeypatch):
+    study = runs.study
+    monkeypatch.setattr(runs, "study", lambda settings, results: study(settings, ["unet-covid"], results))  # one of 8
+    per_image = runs.cit_study(make_settings("smoke"), tmp_path / "results", cit)
+    assert set(per_image["cohort"]) == {"covid", "cap"} and per_image["patient"].nunique() == 6
+    assert (per_image.groupby("patient")["fold"].nunique() == 1).all()
+    monkeypatch.setenv("LUSBOOK_CIT", str(tmp_path / "gone"))
+    pd.testing.assert_frame_equal(runs.cit_study(make_settings("smoke"), tmp_path / "results"), per_image)
 
 
 def test_text_is_cut_off_and_the_dark_end_of_b_lines_is_kept(tmp_path):

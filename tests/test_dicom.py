@@ -124,7 +124,10 @@ BAD = {
     "CT": ({"Modality": "CT"}, "not ultrasound"),
     "a name for modality": ({"Modality": "DOE JANE"}, "not ultrasound"),
     "zero frames": ({"NumberOfFrames": 0}, "zero frames"),
-    "JPEG-LS": ({"syntax": uid.JPEGLSLossless, "PixelData": encapsulate([b"1234"])}, "transfer syntax JPEG-LS Lossless"),
+    "JPEG-LS": (
+        {"syntax": uid.JPEGLSLossless, "PixelData": encapsulate([b"1234"])},
+        "transfer syntax JPEG-LS Lossless",
+    ),
     "video": ({"syntax": uid.MPEG4HP41, "PixelData": encapsulate([b"1234"])}, "transfer syntax MPEG-4"),
     "huge": ({"Rows": 60000, "Columns": 60000}, "expected at most 16777216 pixels, received 60000 x 60000"),
     "no image": ({"Rows": None}, "DICOM without an image: Ultrasound Multi-frame Image Storage"),

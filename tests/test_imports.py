@@ -391,7 +391,10 @@ def test_nothing_to_import_is_an_error_that_leaves_nothing(tmp_path):
         LusbookError, match=r"nothing imported, left out 2 files; p/a\.txt: no image.*; p/b\.png: not a whole"
     ):
         import_folder(folder, cohort="cap")
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LusbookError, match="empty: nothing imported, no files$"):
+        import_folder(tmp_path / "empty", cohort="cap")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "source"]
 
 
 def test_bad_parameters_are_named(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.color import rgb2gray
 
 from lusbook.errors import LusbookError
-from lusbook.media import find_fan, grey, kind_of, open_recording, stream_image
+from lusbook.media import find_fan, grey, ground_level, kind_of, open_recording, stream_image
 from lusbook.video import fan_mask, stream_clip
 from tests.helpers import make_fan, make_frames, noise, write_clip, write_dicom
 
@@ -170,3 +170,17 @@ def test_memory_does_not_grow_with_the_length_of_a_clip(tmp_path):
         tracemalloc.stop()
         assert len(lit) == n
     assert peaks[1] < 1.2 * peaks[0] + 200_000  # 2700 more frames are 6 MB, or 19 MB in colour
+
+
+def test_a_grey_ground_is_no_fan_and_text_on_it_is_cut_off():
+    frames = make_frames(n=6, text=False)
+    grey_ground = np.where(make_fan(), np.maximum(frames, 30), 18).astype(np.uint8)
+    grey_ground[:, 3:6, 90:120] = 230  # a name
+    fan, _ = fan_of(grey_ground)
+    assert ground_level(grey_ground.max(axis=0)) == 18 and ground_level(frames.max(axis=0)) == 0
+    assert not fan[3:6, 90:120].any()
+    assert np.mean(fan == make_fan()) > 0.97
+
+
+def test_tissue_in_all_corners_is_no_ground():
+    assert ground_level(noise(1, 64)[0]) == 0

@@ -67,3 +67,11 @@ def test_machines_are_those_that_computed(benchmark):
 
 def test_a_benchmark_that_was_not_run_is_none(tmp_path):
     assert performance.load_benchmark("sifa", tmp_path) is None
+
+
+def test_fans_by_source():
+    names = {"COVID-BLUES, clips": 5, "COVID-BLUES, fan found": 4, "POCUS, clips": 3, "POCUS, fan found": 3}
+    content = {"quantities": [{"name": name, "median": float(count)} for name, count in names.items()]}
+    table = performance.fans_table(content)
+    assert table.loc["COVID-BLUES"].to_dict() == {"clips": 5, "fan found": 4}
+    assert list(table.columns) == ["clips", "fan found"] and table.loc["POCUS", "clips"] == 3

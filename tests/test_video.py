@@ -3,10 +3,10 @@
 import os
 
 import av
+import fans
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import ndimage
 
 from lusbook import sources, video
 from lusbook.errors import LusbookError
@@ -180,14 +180,16 @@ def test_the_fan_of_every_real_clip_is_found_whole_and_holds_no_text(name):
     read, folder = REAL[name]
     if not folder:
         pytest.skip(f"no environment variable names a copy of {name}")
-    whole, clean = [], []
-    for path in read(folder)["path"]:
-        frames = video.read_clip(path)
-        fan = video.fan_mask(frames)  # raises where there is none
-        side = max(3, round(min(fan.shape) / 50) | 1)
-        tissue = ndimage.binary_opening(frames.max(axis=0) > video.LIT, np.ones((side, side)))
-        whole.append((tissue & ~fan).sum() <= 0.02 * tissue.sum())
-        strokes = (frames.std(axis=0) < 4) & (frames.min(axis=0) > 150) & fan
-        top = np.flatnonzero(fan.any(axis=1))[0]
-        clean.append(strokes[top + fan.shape[0] // 5 :].sum() < 12)  # bright layers near the probe hold still, too
-    assert np.mean(whole) > 0.95 and np.mean(clean) > (0.98 if name == "COVID-BLUES" else 0.85)
+    found, whole, clean = np.mean([fans.check(video.read_clip(path)) for path in read(folder)["path"]], axis=0)
+    assert found == 1 and whole > 0.95 and clean > (0.98 if name == "COVID-BLUES" else 0.85)
+
+
+def test_the_check_of_fans_sees_lost_tissue_and_text(monkeypatch):
+    frames = make_frames(text=False)
+    assert fans.check(frames) == (True, True, True)
+    written = frames.copy()
+    written[:, 70:72, 60:80] = 255
+    assert not fans.check(written)[2]
+    half = make_fan() & (np.arange(128) < 64)
+    monkeypatch.setattr(video, "fan_mask", lambda frames: half)
+    assert not fans.check(frames)[1]
