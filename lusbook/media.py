@@ -19,6 +19,7 @@ KINDS = {
     "dicom": {".dcm", ".dicom", ".ima"},
 }  # by suffix; other files may be DICOM by content
 SMALLEST = 32  # px, of a side
+DARK = 64  # grey level that no ground exceeds; a corner of one brighter grey is saturated tissue
 BITS_PER_SAMPLE = 258  # tag of TIFF
 COLOUR = 64  # difference between channels from which a pixel is coloured; coding noise and tints stay below
 COLOURED = 0.01  # share of the fan from which colour in it is colour Doppler
@@ -161,14 +162,14 @@ def ground_level(brightest):
     Returns
     -------
     level : int
-        The lowest level of those corners of the frame that are of one grey; 0 if none is.
+        The lowest level of those corners of the frame that are of one dark grey; 0 if none is.
     """
     side = max(1, min(brightest.shape) // 16)
     ends = (slice(None, side), slice(-side, None))
     levels = []
     for corner in (brightest[rows, columns].astype(int) for rows in ends for columns in ends):
         level = int(np.median(corner))
-        if np.mean(np.abs(corner - level) <= 1) > 0.5:
+        if level <= DARK and np.mean(np.abs(corner - level) <= 1) > 0.5:
             levels.append(level)
     return min(levels, default=0)
 
