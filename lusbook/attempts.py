@@ -125,15 +125,18 @@ def run_attempts(settings, cohort, table, **keep):
     clips = {lines: video.load_clips(table, settings.image_size, cut=cut) for lines, cut in cuts.items()}
     about = clips[False].table.assign(half=arms.halves(clips[False].table))[["clip", "patient", "half", "b_lines"]]
     tables = [_streaks(clips[lines]).assign(attempt=name) for lines, name in BASELINES.items()]
-    for name, attempt in ATTEMPTS.items():
+    for names in networks():
+        attempt = ATTEMPTS[names[0]]
         source, seen = prepare(attempt, cohort), clips[attempt.lines]
-        sees = attempt.method == "sifa" or attempt.statistics
-        for half in ("A", "B") if sees else ("",):
-            rows = (about["half"] == half).to_numpy()[seen.clip]
-            found = _predict(
-                attempt, settings, source, seen.frames[rows], f"{name} {half}".strip(), seen.frames, **keep
-            )
-            tables.append(pool(found, seen, settings.threshold).assign(attempt=name, adapted=half))
+        frames = {half: seen.frames[(about["half"] == half).to_numpy()[seen.clip]] for half in ("", "A", "B")}
+        for trained_on in ("A", "B") if attempt.method == "sifa" else ("",):
+            network = _train(attempt, settings, source, frames[trained_on], f"{names[0]} {trained_on}".strip(), **keep)
+            for name in names:
+                for half in ("A", "B") if ATTEMPTS[name].statistics else (trained_on,):
+                    if ATTEMPTS[name].statistics:
+                        take_statistics(network, settings, frames[half])
+                    found = trials.probabilities(network.routes["direct"], seen.frames)
+                    tables.append(pool(found, seen, settings.threshold).assign(attempt=name, adapted=half))
     scores = pd.concat([about.join(part) for part in tables]).fillna({"adapted": ""})
     return {"tables": {"attempts": scores}, "overlays": {}, "weights": [], "machine": trials.machine()}
 
@@ -144,11 +147,15 @@ def _streaks(clips):
     return pd.DataFrame({"area, 75th percentile": scores})
 
 
-def _predict(attempt, settings, source, adapted, name, frames, **keep):
-    """Train an attempt's network and find the probability of B-line in frames."""
+def networks():
+    """Attempts that share a trained network, those that change its statistics last: a list of lists of names."""
+    shared = {}
+    for name, attempt in sorted(ATTEMPTS.items(), key=lambda item: item[1].statistics):
+        shared.setdefault(str(attempt._replace(statistics=False)), []).append(name)
+    return list(shared.values())
+
+
+def _train(attempt, settings, source, adapted, name, **keep):
     changes = attempt.changes | {"sifa_iterations": settings.sifa_iterations * attempt.longer}
     arm = arms.Arm(attempt.method, "source", None, changes)
-    network, _ = arms.train(arm, settings, {"source": source}, adapted, name, **keep)
-    if attempt.statistics:
-        take_statistics(network, settings, adapted)
-    return trials.probabilities(network.routes["direct"], frames)
+    return arms.train(arm, settings, {"source": source}, adapted, name, **keep)[0]

@@ -1,11 +1,13 @@
 """Attempts to adapt better: sources, statistics of the target, pooling."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lusbook import attempts, trials
 from lusbook.cohort import Cohort
 from lusbook.settings import make_settings
+from lusbook.video import Clips
 from tests.helpers import untraced
 
 
@@ -53,3 +55,38 @@ def test_statistics_of_the_target_are_those_that_training_would_see():
     out = np.einsum("nhwij,ijc->nhwc", windows, kernel[:, :, 0])
     np.testing.assert_allclose(np.asarray(first.value)[0], out.mean(axis=(0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(np.asarray(first.value)[1], out.var(axis=(0, 1, 2)), rtol=1e-2)
+
+
+def test_attempts_share_networks_where_only_statistics_differ():
+    shared = attempts.networks()
+    assert sorted(name for names in shared for name in names) == sorted(attempts.ATTEMPTS)
+    assert ["U-Net, intensity 0.5", "U-Net, intensity 0.5, target statistics"] in shared
+    assert ["SIFA"] in shared and len(shared) == len(attempts.ATTEMPTS) - 3
+
+
+def test_every_attempt_is_scored_by_networks_of_its_halves(monkeypatch, tmp_path):
+    """Networks are stand-ins; which frames each was shown is what is tested."""
+    cohort, n = source(), 8
+    table = pd.DataFrame({"clip": list("abcdefgh"), "patient": list("pqrstuvw"), "known": True, "b_lines": False})
+    table = table.assign(condition="covid19")
+    frames = np.repeat(np.arange(n, dtype=np.uint8), 2)[:, None, None] + np.zeros((2 * n, 32, 32), np.uint8)
+    clips = Clips(table, frames, np.ones(frames.shape, bool), np.repeat(np.arange(n), 2), frames)
+    trained, statistics = {}, []
+
+    def train(arm, settings, cohorts, adapted, name, **keep):
+        trained[name] = sorted({int(frame[0, 0]) for frame in adapted})
+        return type("Network", (), {"routes": {"direct": None}}), []
+
+    monkeypatch.setattr(attempts.arms, "train", train)
+    monkeypatch.setattr(attempts.video, "load_clips", lambda *_, cut: clips)
+    monkeypatch.setattr(
+        attempts, "take_statistics", lambda network, settings, frames: statistics.append(frames[0, 0, 0])
+    )
+    monkeypatch.setattr(attempts.trials, "probabilities", lambda route, frames: frames / 255)
+    found = attempts.run_attempts(make_settings("smoke"), cohort, table, folder=tmp_path)["tables"]["attempts"]
+    halves = {half: [k for k in range(n) if k % 2 == (half == "B")] for half in "AB"}
+    assert trained["SIFA A"] == halves["A"] and trained["SIFA B"] == halves["B"] and trained["U-Net"] == []
+    assert statistics == [0, 1] * 3
+    rows = found.groupby("attempt").size()
+    assert rows["U-Net"] == n and rows["SIFA"] == rows["U-Net, target statistics"] == 2 * n
+    assert set(attempts.ATTEMPTS) | set(attempts.BASELINES.values()) == set(rows.index)
