@@ -118,8 +118,11 @@ def secondary(scores, agreement, n_resamples=2000, seed=0):
     for arm, (_, found) in zip(arm_names(scores), severe.iterrows(), strict=True):
         part = scores[scores[arm].notna()]
         values = part[[arm, "severity"]].to_numpy(float)
-        low, high = bootstrap_ci(values, part["patient"].to_numpy(str), _spearman, n_resamples, seed)
-        row = {"arm": arm, "spearman": _spearman(values), "spearman_low": low, "spearman_high": high}
+        row = {"arm": arm, "spearman": _spearman(values), "spearman_low": np.nan, "spearman_high": np.nan}
+        if np.isfinite(row["spearman"]):  # an arm that draws nothing anywhere has no order
+            patients = part["patient"].to_numpy(str)
+            bounds = bootstrap_ci(values, patients, _spearman, n_resamples, seed)
+            row |= dict(zip(("spearman_low", "spearman_high"), bounds, strict=True))
         row |= {"severe": found["auroc"], "severe_low": found["low"], "severe_high": found["high"]}
         drawn = arm in agreement
         row["area_no"] = part.loc[~part["b_lines"].to_numpy(bool), arm].mean() if drawn else np.nan

@@ -505,6 +505,88 @@ def told_apart_table(told_apart):
     return table.reindex(told_apart["set"].unique()).rename_axis(index=None, columns=None)
 
 
+def with_interval(value, low, high, digits=2):
+    """A number with its interval as text; without one where there is none, a dash where there is no number.
+
+    Examples
+    --------
+    >>> with_interval(0.636, 0.559, 0.704), with_interval(0.5, None, None), with_interval(-0.122, -0.2, 0.01, 3)
+    ('0.64 (0.56 to 0.70)', '0.50', '-0.122 (-0.200 to 0.010)')
+    """
+    interval = "" if pd.isna(low) else f" ({_number(low, digits)} to {_number(high, digits)})"
+    return _number(value, digits) + interval
+
+
+def differences_table(differences):
+    """Differences of AUROC with their intervals: rows by arm, a column for each reference.
+
+    Parameters
+    ----------
+    differences : pandas.DataFrame
+        As :func:`lusbook.evaluation.differences` returns it.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+    """
+    texts = [with_interval(row.difference, row.low, row.high) for row in differences.itertuples()]
+    wide = differences.assign(text=texts).pivot(index="arm", columns="reference", values="text").fillna(NO_VALUE)
+    arms, references = (list(dict.fromkeys(differences[name])) for name in ("arm", "reference"))
+    wide = wide.reindex(index=[arm for arm in arms if arm not in references] + references, columns=references)
+    return wide.rename(columns=lambda reference: f"less {reference}").rename_axis(index=None, columns=None)
+
+
+def secondary_table(secondary):
+    """What the protocol asks beside the AUROC for the flags: one row an arm, intervals in brackets.
+
+    Parameters
+    ----------
+    secondary : pandas.DataFrame
+        As :func:`lusbook.evaluation.secondary` returns it.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+    """
+    rows = {
+        row.arm: {
+            "Spearman with severity": with_interval(row.spearman, row.spearman_low, row.spearman_high),
+            "AUROC, severity 2 and more": with_interval(row.severe, row.severe_low, row.severe_high),
+            "area on clips without B-lines": NO_VALUE if pd.isna(row.area_no) else f"{row.area_no:.1%}",
+            "Dice of neighbouring frames": _number(row.neighbours),
+        }
+        for row in secondary.itertuples()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def chosen_table(chosen):
+    """What was chosen on each half, and what it is worth on the other: one row a half, and both.
+
+    Parameters
+    ----------
+    chosen : pandas.DataFrame
+        As :func:`lusbook.tuning.choose` returns it, with ``family``.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+    """
+    rows = [
+        {
+            "chosen from": row.family,
+            "by the flags of": f"half {row.chosen_on}" if row.chosen_on in ("A", "B") else "each half, mean",
+            "attempt": row.attempt or NO_VALUE,
+            "pooling": row.pooling or NO_VALUE,
+            "AUROC there": _number(row.auroc_there),
+            "AUROC on the other half": with_interval(row.auroc, row.low, row.high),
+            "clips": str(row.clips),
+        }
+        for row in chosen.itertuples()
+    ]
+    return pd.DataFrame(rows).set_index(["chosen from", "by the flags of"])
+
+
 def condition_table(by_condition):
     """AUROC of each arm in each condition, with clips, patients and the share of clips with the flag.
 
@@ -518,19 +600,13 @@ def condition_table(by_condition):
     table : pandas.DataFrame of str
         Rows by arm, columns by condition; an arm that does not score a condition has a dash.
     """
-
-    def text(row):
-        if not row.clips or pd.isna(row.auroc):
-            return NO_VALUE
-        interval = "" if pd.isna(row.low) else f" ({row.low:.2f}–{row.high:.2f})"
-        return f"{row.auroc:.2f}{interval}"
-
     counts = by_condition.groupby("condition")[["clips", "patients", "flagged"]].max()
     heads = {
         name: f"{name.replace('_', ' ')}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
         for name, row in counts.iterrows()
     }
-    cells = by_condition.assign(text=[text(row) for row in by_condition.itertuples()])
+    texts = [with_interval(row.auroc, row.low, row.high) for row in by_condition.itertuples()]
+    cells = by_condition.assign(text=texts)
     wide = cells.pivot(index="arm", columns="condition", values="text").reindex(list(dict.fromkeys(cells["arm"])))
     return wide.rename(columns=heads).rename_axis(index=None, columns=None)
 

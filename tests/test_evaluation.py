@@ -69,6 +69,7 @@ def test_secondary_measures_agree_with_their_definitions():
     scores = make_scores()
     rng = np.random.default_rng(1)
     scores["severity"] = rng.integers(0, 4, len(scores))
+    scores["silent"] = 0.0
     agreement = scores[["clip"]].assign(useful=rng.random(len(scores)))
     table = evaluation.secondary(scores, agreement, n_resamples=100).set_index("arm")
     expected = spearmanr(scores["useful"], scores["severity"]).statistic
@@ -77,7 +78,9 @@ def test_secondary_measures_agree_with_their_definitions():
     assert table.loc["useful", "severe"] == pytest.approx(roc_auc_score(scores["severity"] >= 2, scores["useful"]))
     assert table.loc["useful", "area_no"] == pytest.approx(scores.loc[~scores["b_lines"], "useful"].mean())
     assert table.loc["useful", "neighbours"] == pytest.approx(agreement["useful"].mean())
-    assert np.isnan(table.loc["random", "area_no"])  # an arm that draws nothing
+    assert np.isnan(table.loc["random", "area_no"])  # an arm that draws no masks
+    assert table.loc["silent", ["spearman", "spearman_low", "spearman_high"]].isna().all()
+    assert table.loc["silent", "severe"] == 0.5
 
 
 def test_conditions_and_what_the_experts_own_labels_allow():

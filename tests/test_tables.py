@@ -229,11 +229,14 @@ def test_an_unknown_metric_is_refused():
 
 def test_conditions_side_by_side():
     rows = [("a", "covid19", 4, 2, 0.5, 0.61, 0.5, 0.7), ("b", "covid19", 4, 2, 0.5, np.nan, np.nan, np.nan)]
-    rows += [("a", "healthy_lung", 2, 1, 1.0, np.nan, np.nan, np.nan), ("b", "healthy_lung", 0, 0, 1.0, 0.5, np.nan, 1)]
+    rows += [
+        ("a", "healthy_lung", 2, 1, 1.0, np.nan, np.nan, np.nan),
+        ("b", "healthy_lung", 2, 1, 1.0, 0.5, np.nan, np.nan),
+    ]
     names = ["arm", "condition", "clips", "patients", "flagged", "auroc", "low", "high"]
     table = tables.condition_table(pd.DataFrame(rows, columns=names))
-    assert table.loc["a", "covid19: 4 clips, 2 patients, 50% flagged"] == "0.61 (0.50–0.70)"
-    assert table.loc["b"].tolist() == [tables.NO_VALUE] * 2
+    assert table.loc["a", "covid19: 4 clips, 2 patients, 50% flagged"] == "0.61 (0.50 to 0.70)"
+    assert table.loc["b"].tolist() == [tables.NO_VALUE, "0.50"]
     assert table.columns[1].startswith("healthy lung: 2 clips")
 
 
@@ -244,3 +247,26 @@ def test_attempts_on_both_halves():
     table = tables.attempts_table(rated, "p")
     assert table.loc["a"].tolist() == ["0.500", "0.500", "0.750", "0.750"]
     assert table.loc["b"].tolist() == ["0.600", "0.550", "0.650", "0.700"]
+
+
+def test_differences_secondary_and_chosen_are_texts():
+    rows = [("x", "ref", 0.05, -0.02, 0.1), ("ref", "other", -0.1, -0.2, -0.01), ("x", "other", 0.0, -0.1, 0.1)]
+    rows += [("other", "ref", 0.1, 0.01, 0.2)]
+    differences = pd.DataFrame(rows, columns=["arm", "reference", "difference", "low", "high"])
+    table = tables.differences_table(differences)
+    assert table.loc["x", "less ref"] == "0.05 (-0.02 to 0.10)"
+    assert table.loc["ref", "less ref"] == tables.NO_VALUE and table.index.tolist()[0] == "x"
+    secondary = pd.DataFrame(
+        [("a", 0.1, -0.1, 0.3, 0.6, 0.5, 0.7, 0.058, 0.73), ("b", *[np.nan] * 8)],
+        columns="arm spearman spearman_low spearman_high severe severe_low severe_high area_no neighbours".split(),
+    )
+    table = tables.secondary_table(secondary)
+    assert table.loc["a"].tolist() == ["0.10 (-0.10 to 0.30)", "0.60 (0.50 to 0.70)", "5.8%", "0.73"]
+    assert set(table.loc["b"]) == {tables.NO_VALUE}
+    chosen = pd.DataFrame(
+        [("A", "one", "p", 0.7, 0.6, 0.5, 0.7, 9), ("both", "", "", 0.7, 0.6, 0.5, 0.7, 18)],
+        columns=["chosen_on", "attempt", "pooling", "auroc_there", "auroc", "low", "high", "clips"],
+    )
+    table = tables.chosen_table(chosen.assign(family="SIFA"))
+    assert table.loc[("SIFA", "half A"), "AUROC on the other half"] == "0.60 (0.50 to 0.70)"
+    assert table.loc[("SIFA", "each half, mean"), "attempt"] == tables.NO_VALUE
