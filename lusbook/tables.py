@@ -601,8 +601,9 @@ def condition_table(by_condition):
         Rows by arm, columns by condition; an arm that does not score a condition has a dash.
     """
     counts = by_condition.groupby("condition")[["clips", "patients", "flagged"]].max()
+    titles = {name: name.replace("_", " ").replace("covid19", "COVID-19") for name in counts.index}
     heads = {
-        name: f"{name.replace('_', ' ')}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
+        name: f"{titles[name]}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
         for name, row in counts.iterrows()
     }
     texts = [with_interval(row.auroc, row.low, row.high) for row in by_condition.itertuples()]

@@ -235,7 +235,7 @@ def test_conditions_side_by_side():
     ]
     names = ["arm", "condition", "clips", "patients", "flagged", "auroc", "low", "high"]
     table = tables.condition_table(pd.DataFrame(rows, columns=names))
-    assert table.loc["a", "covid19: 4 clips, 2 patients, 50% flagged"] == "0.61 (0.50 to 0.70)"
+    assert table.loc["a", "COVID-19: 4 clips, 2 patients, 50% flagged"] == "0.61 (0.50 to 0.70)"
     assert table.loc["b"].tolist() == [tables.NO_VALUE, "0.50"]
     assert table.columns[1].startswith("healthy lung: 2 clips")
 
