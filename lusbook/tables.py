@@ -587,6 +587,17 @@ def chosen_table(chosen):
     return pd.DataFrame(rows).set_index(["chosen from", "by the flags of"])
 
 
+def condition_title(condition):
+    """A condition of :mod:`lusbook.recordings` in words.
+
+    Examples
+    --------
+    >>> condition_title("covid19"), condition_title("other_lung_disease")
+    ('COVID-19', 'other lung disease')
+    """
+    return condition.replace("_", " ").replace("covid19", "COVID-19")
+
+
 def condition_table(by_condition):
     """AUROC of each arm in each condition, with clips, patients and the share of clips with the flag.
 
@@ -601,9 +612,8 @@ def condition_table(by_condition):
         Rows by arm, columns by condition; an arm that does not score a condition has a dash.
     """
     counts = by_condition.groupby("condition")[["clips", "patients", "flagged"]].max()
-    titles = {name: name.replace("_", " ").replace("covid19", "COVID-19") for name in counts.index}
     heads = {
-        name: f"{titles[name]}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
+        name: f"{condition_title(name)}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
         for name, row in counts.iterrows()
     }
     texts = [with_interval(row.auroc, row.low, row.high) for row in by_condition.itertuples()]
