@@ -18,7 +18,7 @@ from lusbook.annotations import draw
 from lusbook.cohort import N_FOLDS, NAMES, assign_folds
 from lusbook.errors import LusbookError
 from lusbook.intake import find_files, find_marks, find_patients, leave
-from lusbook.media import SMALLEST, find_fan, grey, open_recording, stream_image
+from lusbook.media import SMALLEST, bounding_box, find_fan, grey, open_recording, stream_image
 from lusbook.reports import thumbnail, write_report
 
 COLUMNS = ["image", "mask", "patient", "cohort", "mm_per_pixel"]  # of the manifest
@@ -150,7 +150,7 @@ def _take(folder, file, marked, frames, left_out):
         raise LusbookError(f"{path}: several masks of frame {several[0]}: {sources}; expected one")
     stream, region, mm_per_pixel = open_recording(path)
     fan, lit = find_fan(path, stream, region)
-    box = tuple(slice(*(np.flatnonzero(fan.any(axis=axis))[[0, -1]] + [0, 1])) for axis in (1, 0))
+    box = bounding_box(fan)
     if min(fan[box].shape) < SMALLEST:
         raise LusbookError(f"{path}: expected a fan of {SMALLEST} px or more a side, received {fan[box].shape}")
     spaced = np.linspace(lit.start, lit.stop - 1, min(frames, len(lit))).round().astype(int)

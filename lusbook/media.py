@@ -220,3 +220,23 @@ def find_fan(path, stream, region):
     if coloured > COLOURED:
         raise LusbookError(f"{path}: colour Doppler: {coloured:.0%} of the fan are coloured; expected B-mode alone")
     return fan, range(first, count)
+
+
+def bounding_box(fan):
+    """Rows and columns that a fan extends over.
+
+    Parameters
+    ----------
+    fan : ndarray, shape (height, width), bool
+
+    Returns
+    -------
+    box : tuple of slice
+
+    Examples
+    --------
+    >>> bounding_box(np.array([[False, False, False], [False, True, True]]))
+    (slice(1, 2, None), slice(1, 3, None))
+    """
+    ends = [np.flatnonzero(fan.any(axis=axis))[[0, -1]].tolist() for axis in (1, 0)]
+    return tuple(slice(first, last + 1) for first, last in ends)

@@ -257,7 +257,7 @@ def uncrop(image, fan):
     placed : ndarray, shape (height, width), float
         0 outside the fan's bounding box.
     """
-    rows, columns = _box(fan)
+    rows, columns = media.bounding_box(fan)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -266,16 +266,11 @@ def uncrop(image, fan):
     return placed
 
 
-def _box(fan):
-    """Rows and columns of a fan's bounding box, as slices."""
-    return tuple(slice(*(np.flatnonzero(fan.any(axis=axis))[[0, -1]] + [0, 1])) for axis in (1, 0))
-
-
 def outlined(frame, mask, fan):
     """Draw a mask's outline on the fan: (height, width, 3), uint8, black outside, cut to the fan, sides even."""
     image = np.where(fan, frame, 0)[..., None].repeat(3, axis=2)
     image[find_boundaries(mask)] = AMBER
-    image = image[_box(fan)]
+    image = image[media.bounding_box(fan)]
     return np.pad(image, [(0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)])
 
 
