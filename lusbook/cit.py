@@ -5,9 +5,7 @@ scanners: clips of a Philips Lumify are put into the slot ``covid``, those of an
 What a study of them tells is about two scanners, whatever the slots are called.
 """
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import imageio.v3 as iio
 import numpy as np
@@ -17,6 +15,7 @@ from tqdm.auto import tqdm
 
 from lusbook import annotations, video
 from lusbook.errors import LusbookError, MissingData
+from lusbook.folders import new_folder
 from lusbook.sources import read_cit
 
 SLOTS = {"Philips Lumify": "covid", "another scanner": "cap"}
@@ -56,16 +55,14 @@ def cit_cohorts(folder, out):
     out = Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LusbookError(f"{out}: expected a new or empty folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".", dir=out.parent, ignore_cleanup_errors=True) as partial:
-        _write(recordings, polygons, Path(partial) / out.name)
-        os.replace(Path(partial) / out.name, out)  # whole or not at all
+    with new_folder(out) as folder:
+        _write(recordings, polygons, folder)
     return out / "manifest.csv"
 
 
 def _write(recordings, polygons, out):
     for name in ("images", "masks"):
-        (out / name).mkdir(parents=True)
+        (out / name).mkdir()
     rows = []
     for recording in tqdm(recordings.itertuples(), total=len(recordings), desc="CIT", unit="clip", mininterval=5):
         for frame, image, mask in labelled_frames(recording.path, polygons[polygons["clip"] == recording.clip]):

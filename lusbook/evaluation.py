@@ -18,16 +18,14 @@ def arm_names(scores):
     return [name for name in scores.columns if name not in KEYS]
 
 
-def evaluate(scores, flag="b_lines", n_resamples=2000, seed=0):
+def evaluate(scores, n_resamples=2000, seed=0):
     """Measure how well clip scores agree with a flag.
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        One row per clip: clip, patient (str), a column of flags (bool), and a column of scores per arm; an arm is
+        One row per clip: clip, patient (str), b_lines (bool, the flag), and a column of scores per arm; an arm is
         judged on the clips that it scores.
-    flag : str
-        Column of flags.
     n_resamples : int
         Bootstrap resamples of patients.
     seed : int
@@ -43,15 +41,14 @@ def evaluate(scores, flag="b_lines", n_resamples=2000, seed=0):
     LusbookError
         If a column is missing, or an arm's scores are infinite.
     """
-    arms = arm_names(scores.drop(columns=flag, errors="ignore"))
-    if missing := [name for name in ("clip", "patient", flag) if name not in scores] or (
-        [] if arms else ["<a column of scores>"]
-    ):
+    arms = arm_names(scores)
+    missing = [name for name in ("clip", "patient", "b_lines") if name not in scores]
+    if missing := missing or ([] if arms else ["<a column of scores>"]):
         raise LusbookError(f"scores: expected column {missing[0]!r}, received {list(scores.columns)}")
     rows = []
     for arm in arms:
         part = scores[scores[arm].notna()]
-        flags, values = part[flag].to_numpy(bool), part[arm].to_numpy(float)
+        flags, values = part["b_lines"].to_numpy(bool), part[arm].to_numpy(float)
         if np.isinf(values).any():
             raise LusbookError(f"{arm}: clip {part['clip'].iloc[int(np.argmax(np.isinf(values)))]} has no finite score")
         found = (np.nan,) * 3
@@ -121,8 +118,8 @@ def secondary(scores, agreement, n_resamples=2000, seed=0):
         row = {"arm": arm, "spearman": _spearman(values), "spearman_low": np.nan, "spearman_high": np.nan}
         if np.isfinite(row["spearman"]):  # an arm that draws nothing anywhere has no order
             patients = part["patient"].to_numpy(str)
-            bounds = bootstrap_ci(values, patients, _spearman, n_resamples, seed)
-            row |= dict(zip(("spearman_low", "spearman_high"), bounds, strict=True))
+            interval = bootstrap_ci(values, patients, _spearman, n_resamples, seed)
+            row |= dict(zip(("spearman_low", "spearman_high"), interval, strict=True))
         row |= {"severe": found["auroc"], "severe_low": found["low"], "severe_high": found["high"]}
         drawn = arm in agreement
         row["area_no"] = part.loc[~part["b_lines"].to_numpy(bool), arm].mean() if drawn else np.nan

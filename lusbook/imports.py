@@ -6,7 +6,6 @@ and what lies outside the fan, as burned-in names do, is black and cut off. Only
 """
 
 import os
-import tempfile
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 from lusbook.annotations import draw
 from lusbook.cohort import N_FOLDS, NAMES, assign_folds
 from lusbook.errors import LusbookError
+from lusbook.folders import new_folder
 from lusbook.intake import find_files, find_marks, find_patients, leave
 from lusbook.media import SMALLEST, bounding_box, find_fan, grey, open_recording, stream_image
 from lusbook.reports import thumbnail, write_report
@@ -72,24 +72,18 @@ def import_folder(folder, out=None, cohort=None, patients="folder", frames=30):
     files = find_files(folder, left_out)
     recordings = find_patients(folder, files, cohort, patients, left_out)
     marks, labels = find_marks(folder, files, left_out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as partial:
-            target = Path(partial) / out.name
-            table, shown = _write_frames(folder, target, recordings, marks, frames, left_out)
-            table = _drop_unmasked(target, table, left_out)
-            left_out = _complete(left_out, folder, marks, table)
-            if table.empty:
-                reasons = [f"{row.file}: {row.reason}" for row in left_out.head(10).itertuples()]
-                found = f"left out {left_out['file'].nunique()} files; {'; '.join(reasons)}" if reasons else "no files"
-                raise LusbookError(f"{folder}: nothing imported, {found}")
-            table["fold"] = _folds(table)
-            table.to_csv(target / "manifest.csv", columns=COLUMNS, index=False, float_format="%.6g")
-            left_out.to_csv(target / "left_out.csv", index=False, errors="backslashreplace")
-            write_report(target / "report.html", table, left_out, shown, labels)
-            os.replace(target, out)
-    except OSError as error:
-        raise LusbookError(f"{out}: cannot be written ({error.strerror or error})") from error
+    with new_folder(out) as target:
+        table, shown = _write_frames(folder, target, recordings, marks, frames, left_out)
+        table = _drop_unmasked(target, table, left_out)
+        left_out = _complete(left_out, folder, marks, table)
+        if table.empty:
+            reasons = [f"{row.file}: {row.reason}" for row in left_out.head(10).itertuples()]
+            found = f"left out {left_out['file'].nunique()} files; {'; '.join(reasons)}" if reasons else "no files"
+            raise LusbookError(f"{folder}: nothing imported, {found}")
+        table["fold"] = _folds(table)
+        table.to_csv(target / "manifest.csv", columns=COLUMNS, index=False, float_format="%.6g")
+        left_out.to_csv(target / "left_out.csv", index=False, errors="backslashreplace")
+        write_report(target / "report.html", table, left_out, shown, labels)
     return out, table, left_out
 
 

@@ -423,13 +423,13 @@ def real_clips(settings, results=None, folder=None):
     tables : dict of pandas.DataFrame
         ``clips``, ``agreement`` and ``history``, see :func:`lusbook.arms.run_arms`.
     """
-    cohorts = {"clinic": load_source, "covid": lambda settings: load_cohorts(settings)["covid"]}
     digests = {"clinic": source_digest(settings), "covid": cohort_digests(settings)["covid"]}
 
     def compute(table, **keep):
         from lusbook import arms  # networks, and with them Keras
 
-        return arms.run_arms(settings, {name: load(settings) for name, load in cohorts.items()}, table, **keep)
+        cohorts = {"clinic": load_source(settings), "covid": load_cohorts(settings)["covid"]}
+        return arms.run_arms(settings, cohorts, table, **keep)
 
     return _with_clips("real", digests, compute, settings, results, folder)
 

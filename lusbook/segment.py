@@ -4,7 +4,6 @@ A clip is decoded twice, once to find its fan and once to segment it, and is nev
 """
 
 import shlex
-import tempfile
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from lusbook import media, real, runs, video
 from lusbook.cohort import network_images
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
+from lusbook.folders import new_folder
 from lusbook.loading import load_source
 from lusbook.manifests import read_manifest
 from lusbook.settings import PRESETS, make_settings
@@ -290,20 +290,6 @@ def overlay_writer(folder, count, rate):
 
         yield write
         container.mux(stream.encode())
-
-
-@contextmanager
-def new_folder(out):
-    """Fill a folder that is there whole or not at all: under another name until it is full."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as partial:
-            folder = Path(partial) / out.name
-            folder.mkdir()
-            yield folder
-            folder.rename(out)
-    except OSError as error:
-        raise LusbookError(f"{out}: cannot be written ({error.strerror or error})") from error
 
 
 def summary(areas, out):

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from lusbook.statistics import auroc, bootstrap_ci
+from lusbook.statistics import auroc, auroc_ci, bootstrap_ci
 
 
 def rate(attempts):
@@ -58,20 +58,16 @@ def choose(attempts, family="", n_resamples=2000, seed=0):
             & (attempts["adapted"] == best["adapted"])
             & (attempts["half"] == other)
         ]
-        values = np.column_stack([part[best["pooling"]], part["b_lines"].astype(float)])
+        score, flag = part[best["pooling"]].to_numpy(float), part["b_lines"].to_numpy(bool)
         patients = part["patient"].to_numpy(str)
-        drawn.append((values, patients))
-        low, high = bootstrap_ci(values, patients, _area, n_resamples, seed)
+        drawn.append((np.column_stack([score, flag]), patients))
+        area, low, high = auroc_ci(score, flag, patients, n_resamples, seed)
         row = {"chosen_on": half, "attempt": best["attempt"], "pooling": best["pooling"], "auroc_there": best["auroc"]}
-        row |= {"auroc": _area(values), "low": low, "high": high, "clips": len(part), "patients": len(set(patients))}
+        row |= {"auroc": area, "low": low, "high": high, "clips": len(part), "patients": len(set(patients))}
         rows.append(row)
     both = {"chosen_on": "both", "attempt": "", "pooling": ""} | _mean_of_halves(drawn, n_resamples, seed)
     both["auroc_there"] = np.mean([row["auroc_there"] for row in rows])
     return pd.DataFrame([*rows, both | {name: sum(row[name] for row in rows) for name in ("clips", "patients")}])
-
-
-def _area(values):
-    return auroc(values[:, 0], values[:, 1] > 0)
 
 
 def _mean_of_halves(drawn, n_resamples, seed):
@@ -79,7 +75,8 @@ def _mean_of_halves(drawn, n_resamples, seed):
     values = np.concatenate([np.insert(values, 2, half, axis=1) for half, (values, _) in enumerate(drawn)])
 
     def mean(rows):  # (m, 3): score, flag, half
-        return float(np.mean([_area(rows[rows[:, 2] == half]) for half in (0, 1)]))
+        parts = [rows[rows[:, 2] == half] for half in (0, 1)]
+        return float(np.mean([auroc(part[:, 0], part[:, 1] > 0) for part in parts]))
 
     low, high = bootstrap_ci(values, np.concatenate([names for _, names in drawn]), mean, n_resamples, seed)
     return {"auroc": mean(values), "low": low, "high": high}
