@@ -1,9 +1,11 @@
 # The run graph of a study: `lusbook study` calls this; so can plain snakemake, on one machine or a cluster.
-# Config: preset, results, set ("name=value ..."), together (runs that share a compiled step share a process).
+# Config: preset, results, set ("name=value ..."), together (runs that share a compiled step share a process); for the
+# target dose-response: levels, seeds.
 import sys
 from pathlib import Path
 from shlex import join, split
 
+from lusbook import dose, rivals
 from lusbook.cli import parse_settings
 from lusbook.errors import MissingData
 from lusbook.experiments import EXPERIMENTS, FOLDS, packs
@@ -94,3 +96,48 @@ for job, (names, folds, needed) in JOBS.items():
         threads: 1
         shell:
             "{params.command} --threads {threads}"
+
+
+# Grids: groups of trainings that share a compiled step, and the table that is put together from them.
+DESIGN = [int(config.get("levels", 3)), int(config.get("seeds", 1))]
+RIVALS = study_folder(SETTINGS, config["results"]) / rivals.FOLDER
+DOSE = dose.folder_of(SETTINGS, config["results"], *DESIGN)
+GRIDS = {
+    "rivals": (
+        RIVALS,
+        {name: [RIVALS / r.name / f"fold-{fold}" for r in group for fold in FOLDS] for name, group in rivals.GROUPS.items()},
+        [],
+    ),
+    "dose-response": (
+        DOSE,
+        {name: [DOSE / dose.part_name(part) for part in group] for name, group in dose.design(*DESIGN).items()},
+        [f"--levels={DESIGN[0]}", f"--seeds={DESIGN[1]}"],
+    ),
+}
+for grid, (folder, groups, options) in GRIDS.items():
+    for group, parts in groups.items():
+        missing = [str(part / "manifest.json") for part in parts if not (part / "manifest.json").exists()]
+        if not missing or (folder / "manifest.json").exists():
+            continue
+
+        rule:
+            name: f"{grid}-{group}"
+            output:
+                missing,
+            params:
+                command=join(["lusbook", grid, group, *options, *OPTIONS]),
+            priority: len(missing)
+            threads: 1
+            shell:
+                "{params.command} --threads {threads}"
+
+    rule:
+        name: grid
+        input:
+            [] if (folder / "manifest.json").exists() else [part / "manifest.json" for parts in groups.values() for part in parts],
+        output:
+            folder / "manifest.json",
+        params:
+            command=join(["lusbook", grid, "gather", *options, *OPTIONS]),
+        shell:
+            "{params.command}"

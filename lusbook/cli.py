@@ -96,6 +96,27 @@ def describe(preset: Preset = "demo", set_: Set = None, results: Results = None)
     runs.describe(parse_settings(preset, set_), results)
 
 
+def _snakemake(target, folder, preset, set_, cores, *config):
+    """Let Snakemake compute a target of the run graph side by side; gives its exit status."""
+    config = [f"preset={preset}", f"results={folder.parent}", *config]
+    config += [f"set={shlex.join(set_)}"] if set_ else []
+    command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(PROJECT / "Snakefile"), "--cores"]
+    command += [str(cores or os.cpu_count()), "--profile", str(PROJECT / "data" / "profiles" / "local")]
+    command += ["--directory", str(folder), "--config", *config]
+    # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    with subprocess.Popen(command, env={**os.environ, "PATH": path}, process_group=0) as done:
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            # To Snakemake and its jobs alike: each run leaves a checkpoint. A process in the background ignores SIGINT.
+            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            os.killpg(done.pid, signal.SIGTERM if ignored else signal.SIGINT)
+            done.wait()
+            raise
+    return done.returncode
+
+
 @app.command()
 def study(
     preset: Preset = "demo",
@@ -116,23 +137,8 @@ def study(
         remove_stale_runs(settings, results)
     elif stale := stale_runs(settings, results):
         typer.echo(f"{len(stale)} runs of other code are kept; --recompute computes them again", err=True)
-    config = [f"preset={preset}", f"results={folder.parent}", f"together={together}"]
-    config += [f"set={shlex.join(set_)}"] if set_ else []
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--cores"]
-    command += [str(cores or os.cpu_count()), "--profile", str(PROJECT / "data" / "profiles" / "local")]
-    command += ["--directory", str(folder), "--config", *config]
-    # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with subprocess.Popen(command, env={**os.environ, "PATH": path}, process_group=0) as done:
-        try:
-            done.wait()
-        except KeyboardInterrupt:
-            # To Snakemake and its jobs alike: each run leaves a checkpoint. A process in the background ignores SIGINT.
-            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            os.killpg(done.pid, signal.SIGTERM if ignored else signal.SIGINT)
-            done.wait()
-            raise
-    if done.returncode:
+    returncode = _snakemake("study", folder, preset, set_, cores, f"together={together}")
+    if returncode:
         missing = [
             f"{name} fold {fold}"
             for name in EXPERIMENTS
@@ -140,6 +146,83 @@ def study(
             if not (run_folder(name, fold, settings, results) / "manifest.json").exists()
         ]
         raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts, real clips or realism'}")
+
+
+Groups = Annotated[list[str] | None, typer.Argument(help="Groups of trainings; without, all side by side.")]
+Cores = Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")]
+
+
+@app.command("rivals")
+def rivals_(
+    groups: Groups = None,
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    cores: Cores = 0,
+    threads: Threads = 0,
+):
+    """Train what may explain the gain of adaptation without it: plain networks, and U-Nets of other recipes."""
+    limit_threads(threads)
+    from lusbook import rivals
+
+    def compute(name, settings):
+        rivals.compute_group(name, settings, results)
+
+    _grid(
+        "rivals",
+        groups,
+        rivals.GROUPS,
+        compute,
+        lambda settings: rivals.gather(settings, results),
+        (preset, absolute(set_), results, cores),
+    )
+
+
+@app.command("dose-response")
+def dose_response(
+    groups: Groups = None,
+    levels: Annotated[int, typer.Option(help="Levels of consistency, and of diversity.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Repetitions of every training.")] = 1,
+    preset: Preset = "demo",
+    set_: Set = None,
+    results: Results = None,
+    cores: Cores = 0,
+    threads: Threads = 0,
+):
+    """Train U-Net and SIFA on a grid of label consistency and image diversity; some of an hour on two cores."""
+    limit_threads(threads)
+    from lusbook import dose
+
+    def compute(name, settings):
+        dose.compute_group(name, settings, results, levels, seeds)
+
+    _grid(
+        "dose-response",
+        groups,
+        dose.design(levels, seeds),
+        compute,
+        lambda settings: dose.gather(settings, results, levels, seeds),
+        (preset, absolute(set_), results, cores),
+        f"levels={levels}",
+        f"seeds={seeds}",
+    )
+
+
+def _grid(target, groups, known, compute, gather, options, *config):
+    """Compute groups of trainings in this process, or all of them side by side and then their table."""
+    from lusbook.runs import check_writable, study_folder
+
+    preset, set_, results, cores = options
+    settings = parse_settings(preset, set_)
+    unknown = [name for name in groups or () if name not in (*known, "gather")]
+    if unknown:
+        raise LusbookError(f"{target}: group {unknown[0]!r} is not known; expected some of {', '.join(known)}, gather")
+    folder = study_folder(settings, results)
+    check_writable(folder)
+    for name in groups or ():
+        compute(name, settings) if name in known else gather(settings)
+    if not groups and _snakemake(target, folder, preset, set_, cores, *config):
+        raise LusbookError(f"{target}: not completed; the same command goes on from there")
 
 
 @app.command()
@@ -184,6 +267,15 @@ def attempts(
     from lusbook import runs
 
     runs.attempts(parse_settings(preset, set_), results, folder)
+
+
+@app.command()
+def secondary(preset: Preset = "demo", set_: Set = None, results: Results = None, threads: Threads = 0):
+    """Measure a study's masks in other ways than Dice; runs without weights are trained again first."""
+    limit_threads(threads)
+    from lusbook import runs
+
+    runs.secondary(parse_settings(preset, set_), results)
 
 
 @app.command()

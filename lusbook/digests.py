@@ -13,7 +13,11 @@ RUN_CODE = (*DATA_CODE, *NETWORK_CODE, "experiments", "metrics")
 CODE = {
     "real": (*RUN_CODE, "real", "arms", "video", "sources", "recordings"),
     "attempts": (*RUN_CODE, "real", "arms", "attempts", "geometry", "video", "sources", "recordings"),
+    "rivals": (*RUN_CODE, "rivals"),
+    "dose-response": (*RUN_CODE, "rivals", "dose"),
     "cohorts": (*DATA_CODE, "diversity", "metrics"),
+    "spread": (*DATA_CODE, "spread", "domains", "features", "realism"),
+    "secondary": (*RUN_CODE, "secondary"),
     "realism": (*DATA_CODE, "comparison", "realism", "features", "video", "sources", "recordings", "metrics"),
 }  # by the folder of a run; else RUN_CODE
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")

@@ -77,6 +77,14 @@ def checkpoint_key(params, modules=RUN_CODE):
     return short_digest(json.dumps(parts, sort_keys=True).encode())
 
 
+def made_by(folder):
+    """Modules whose code makes the numbers of a folder: what it is named for, or one of the two folders above it."""
+    if folder.parent.name in EXPERIMENTS:
+        return RUN_CODE
+    names = (folder.name, folder.parent.name, folder.parent.parent.name)
+    return next((CODE[name] for name in names if name in CODE), RUN_CODE)
+
+
 # ---------------------------------------------------------------------------------------------
 # Folders
 
@@ -306,7 +314,7 @@ def _write(folder, params, outcome, settings, seconds):
     except OSError as error:
         raise LusbookError(f"{folder}: cannot be written ({error.strerror}); completed runs are kept") from error
     manifest = {
-        "code": code_digest(CODE.get(folder.name, RUN_CODE)),
+        "code": code_digest(made_by(folder)),
         "params": short_digest(json.dumps(params, sort_keys=True).encode()),
         "data": params["data"],
         "files": {
@@ -381,12 +389,22 @@ def describe(settings, results=None):
     """
     folder = study_folder(settings, results) / "cohorts"
     params = {"data": cohort_digests(settings), "image_size": settings.image_size}
-    _once(folder, params, settings, lambda: _describe(settings))
+    once(folder, params, settings, lambda: _describe(settings))
     return pd.read_csv(folder / "described.csv"), read_arrays(folder)
 
 
-def _once(folder, params, settings, compute):
-    """Compute what goes into a folder, unless it is there."""
+def once(folder, params, settings, compute):
+    """Compute what goes into a folder, unless it is there, or another process computes it meanwhile.
+
+    Parameters
+    ----------
+    folder : Path
+    params : dict
+        What identifies it.
+    settings : Settings
+    compute : callable
+        Returns a dict: ``tables``, and where there are any ``overlays``, ``weights`` and ``machine``.
+    """
     if is_complete(folder, params):
         return
     check_writable(folder)
@@ -406,6 +424,33 @@ def _describe(settings):
         shown = [shown_frame(cohort, fold) for fold in FOLDS]
         samples |= {f"{cohort.name}_image": cohort.images[shown], f"{cohort.name}_mask": cohort.masks[shown]}
     return {"tables": {"described": described}, "overlays": samples}
+
+
+def spread(settings, results=None):
+    """What images say of label borders, grey levels, texture and distances; computed once, then read.
+
+    Parameters
+    ----------
+    settings : Settings
+    results : path, optional
+
+    Returns
+    -------
+    tables : dict of pandas.DataFrame
+        ``frames``, ``effective`` and ``distances``, see :func:`lusbook.spread.run_spread`.
+    examples : dict of ndarray
+        See :func:`lusbook.spread.examples`.
+    """
+    folder = study_folder(settings, results) / "spread"
+    params = {"data": cohort_digests(settings), "image_size": settings.image_size}
+
+    def compute():
+        from lusbook.spread import run_spread
+
+        return run_spread(load_cohorts(settings, os.cpu_count()))
+
+    once(folder, params, settings, compute)
+    return read_tables(folder), read_arrays(folder)
 
 
 def real_clips(settings, results=None, folder=None):
@@ -466,6 +511,45 @@ def attempts(settings, results=None, folder=None, compute=True):
     return _with_clips("attempts", digests, run, settings, results, folder)["attempts"]
 
 
+def secondary(settings, results=None, compute=True):
+    """Other measures than Dice of a study's predicted masks, and other thresholds; computed once, then read.
+
+    Parameters
+    ----------
+    settings : Settings
+    results : path, optional
+    compute : bool
+        Compute what is not there; runs without weights are trained again first.
+
+    Returns
+    -------
+    tables : dict of pandas.DataFrame
+        ``images`` and ``thresholds``, see :func:`lusbook.secondary.run_secondary`.
+
+    Raises
+    ------
+    MissingData
+        When they are not there and are not to be computed.
+    """
+    folder = study_folder(settings, results) / "secondary"
+    if not compute and not (folder / "manifest.json").exists():
+        raise MissingData("other measures were not computed for these settings; `lusbook secondary` does so")
+    params = {
+        "settings": relevant(settings, "unet") | relevant(settings, "sifa"),
+        "data": cohort_digests(settings),
+    }
+
+    def measure():
+        from lusbook import secondary
+
+        pairs = product(EXPERIMENTS, FOLDS)
+        folders = {(name, fold): run(name, fold, settings, results, with_weights=True) for name, fold in pairs}
+        return secondary.run_secondary(settings, load_cohorts(settings, os.cpu_count()), folders)
+
+    once(folder, params, settings, measure)
+    return read_tables(folder)
+
+
 def _with_clips(name, digests, compute, settings, results, folder):
     """Tables of a folder that comes from real clips; they are needed only if it is not there."""
     target = study_folder(settings, results) / name
@@ -480,7 +564,7 @@ def _with_clips(name, digests, compute, settings, results, folder):
 
         table = sources.read_covid_blues(folder)
         keep = {"folder": target, "key": checkpoint_key(params, CODE[name])}
-        _once(target, params, settings, lambda: compute(table, **keep))
+        once(target, params, settings, lambda: compute(table, **keep))
         for trained in target.iterdir():
             if trained.is_dir():
                 shutil.rmtree(trained, ignore_errors=True)  # its checkpoints
@@ -544,7 +628,7 @@ def adapted(manifest, out, settings):
         from lusbook import segment
 
         keep = {"folder": folder, "key": checkpoint_key(params)}
-        _once(folder, params, settings, lambda: segment.adapt(settings, path, **keep))
+        once(folder, params, settings, lambda: segment.adapt(settings, path, **keep))
         checkpoints.remove(folder)
     return folder
 
@@ -574,7 +658,7 @@ def realism(settings, results=None, folder=None):
         from lusbook import comparison, sources
 
         sources.find_covid_blues(folder)
-        _once(target, params, settings, lambda: comparison.run_realism(clinic, cohorts, settings.seed, folder))
+        once(target, params, settings, lambda: comparison.run_realism(clinic, cohorts, settings.seed, folder))
     return read_tables(target), read_arrays(target).get("gallery")
 
 
@@ -662,6 +746,12 @@ def read_tables(folder):
     return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
 
 
+def kept_tables(name, settings, results=None):
+    """The tables of a folder of a study, by name; none where it is not there. Nothing is computed."""
+    folder = study_folder(settings, results) / name
+    return read_tables(folder) if (folder / "manifest.json").exists() else {}
+
+
 def read_manifests(settings, results=None):
     """What a study's complete runs cost and where they ran, one row each.
 
@@ -686,7 +776,7 @@ def stale_runs(settings, results=None):
     """
     root, stale, digests = study_folder(settings, results), [], {}
     for path in sorted(root.rglob("manifest.json")):
-        modules = CODE.get(path.parent.name, RUN_CODE)
+        modules = made_by(path.parent)
         digests[modules] = digests.get(modules) or code_digest(modules)
         if read_json(path)["code"] != digests[modules]:
             stale.append(str(path.parent.relative_to(root)))
