@@ -161,6 +161,61 @@ def dice_distribution(per_image):
     return figure
 
 
+def differences_by_patient(compared):
+    """Differences of Dice in pairs over patients with their intervals, and the published differences of means.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        As :func:`lusbook.patients.compare_patients` returns it.
+    """
+    names = titles("names")
+    pairs = list(dict.fromkeys(zip(compared["better"], compared["worse"], strict=True)))
+    figure, axes = plt.subplots(
+        1, 2, figsize=(11, 0.62 * len(pairs) + 1.4), layout="constrained", sharey=True, sharex=True
+    )
+    for ax, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
+        rows = compared[compared["cohort"] == cohort]
+        y = np.array([pairs.index(pair) for pair in zip(rows["better"], rows["worse"], strict=True)])
+        ends = [rows["mean"] - rows["mean_low"], rows["mean_high"] - rows["mean"]]
+        ax.axvline(0, color="black", lw=1)
+        ax.errorbar(rows["mean"], y - 0.12, xerr=ends, fmt="o", color=PALETTE[cohort], capsize=3, label="ours")
+        ax.plot(rows["published"], y + 0.18, "D", color="black", mfc="white", label="published")
+        ax.set(title=f"tested on {title}, {rows['patients'].max()} patients", xlabel="difference of Dice, A - B")
+    labels = [f"A: {names.get(a, a)}\nB: {names.get(b, b)}" for a, b in pairs]
+    axes[0].set_yticks(range(len(pairs)), labels, fontsize=9)
+    axes[0].invert_yaxis()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def threshold_curves(curve, at):
+    """Mean Dice against the threshold, a panel for each cohort, a line for each experiment.
+
+    Parameters
+    ----------
+    curve : pandas.DataFrame
+        As :func:`lusbook.ranking.threshold_curve` returns it.
+    at : float
+        The threshold in use.
+    """
+    order = [name for name in EXPERIMENTS if name in set(curve["experiment"])]
+    names = titles("names")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained", sharey=True)
+    for ax, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
+        for experiment, colour, marker in zip(order, sns.color_palette("colorblind"), "os^vDPX*", strict=False):
+            rows = curve[(curve["cohort"] == cohort) & (curve["experiment"] == experiment)]
+            dashes = "--" if EXPERIMENTS[experiment].method == "sifa" else "-"
+            line = {"color": colour, "marker": marker, "ls": dashes, "ms": 5, "lw": 1.4}
+            ax.plot(rows["threshold"], rows["dice"], label=names.get(experiment, experiment), **line)
+        ax.axvline(at, color="black", lw=1, ls=":")
+        ax.set(xlabel="threshold", ylim=(0, 1))
+        ax.set_title(f"tested on {title}", fontsize=10)
+    axes[0].set_ylabel("mean Dice of test images")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
 def learning_curves(history, columns, window=10):
     """Losses against iteration, one panel for each loss, one line for each run (running mean).
 
@@ -253,6 +308,73 @@ def measure_against_dice(table, measure, title):
     return figure
 
 
+def border_examples(examples):
+    """Frames whose labels follow the image's border badly, as usual and well, with their AUROC at the border.
+
+    Parameters
+    ----------
+    examples : dict of ndarray
+        As :func:`lusbook.spread.examples` returns them.
+    """
+    heads = ("10th percentile", "median", "90th percentile")
+    figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.4), layout="constrained")
+    for row, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
+        for index, (ax, head) in enumerate(zip(row, heads, strict=True)):
+            if f"{cohort}_image" not in examples:
+                ax.set_visible(False)
+                continue
+            show_frame(ax, examples[f"{cohort}_image"][index], examples[f"{cohort}_mask"][index])
+            ax.set_title(f"{title}, {head}: {examples[f'{cohort}_auroc'][index]:.2f}", fontsize=10)
+    return figure
+
+
+def domain_yardstick(distances):
+    """Distances between halves of cohorts: one dot a pair of halves, a panel for each distance.
+
+    Parameters
+    ----------
+    distances : pandas.DataFrame
+        As :func:`lusbook.domains.distances` returns it.
+    """
+    kinds = {"covid": "COVID-19, two halves", "cap": "CAP, two halves", "halves": "COVID-19 half, CAP half"}
+    colours = {"covid": PALETTE["covid"], "cap": PALETTE["cap"], "halves": "#555555"}
+    panels = {"a_distance": "proxy A-distance (0 to 2)", "mmd": "MMD, squared", "frechet": "Fréchet distance (SD²)"}
+    figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained", sharey=True)
+    for ax, (column, title) in zip(axes, panels.items(), strict=True):
+        options = {"x": column, "y": "kind", "order": list(kinds), "hue": "kind", "palette": colours, "legend": False}
+        sns.stripplot(distances[distances["kind"].isin(kinds)], size=5, alpha=0.6, jitter=0.2, ax=ax, **options)
+        medians = distances.groupby("kind")[column].median()
+        ax.scatter([medians.get(kind, np.nan) for kind in kinds], range(3), marker="|", s=500, color="black", zorder=3)
+        ax.set_yticks(range(3), kinds.values())
+        ax.set(ylabel="", xlabel=title)
+    return figure
+
+
+def relation_map(relation, measures):
+    """Rank correlations of measures with Dice, over the patients of each cohort: a square a measure and experiment.
+
+    Parameters
+    ----------
+    relation : pandas.DataFrame
+        As :func:`lusbook.relation.relate` returns it.
+    measures : dict of str to str
+        Column to title, in order.
+    """
+    names = titles("names") | {"mean": "mean of all"}
+    order = [name for name in (*EXPERIMENTS, "mean") if name in set(relation["experiment"])]
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.3 * len(measures) + 2.4), layout="constrained", sharey=True)
+    for ax, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
+        rows = relation[relation["cohort"] == cohort]
+        wide = rows.pivot(index="measure", columns="experiment", values="rho").reindex(index=measures, columns=order)
+        options = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "annot": True, "fmt": ".1f", "annot_kws": {"size": 8}}
+        sns.heatmap(wide.to_numpy(float).round(1) + 0.0, cbar=ax is axes[-1], ax=ax, linewidths=0.5, **options)
+        ax.set_title(f"{title}, n = {rows['n'].max()} patients", fontsize=10)
+        ax.set_xticks(np.arange(len(order)) + 0.5, [names.get(name, name) for name in order], rotation=60, ha="right")
+        ax.set_yticks(np.arange(len(measures)) + 0.5, measures.values(), rotation=0)
+        ax.tick_params(labelsize=8)
+    return figure
+
+
 def auroc_intervals(evaluated):
     """AUROC of each arm for the experts' flags, with its interval."""
     figure, ax = plt.subplots(figsize=(7, 0.5 * len(evaluated) + 1.2), layout="constrained")
@@ -263,6 +385,117 @@ def auroc_intervals(evaluated):
     ax.set_yticks(y, evaluated["arm"])
     ax.invert_yaxis()
     ax.set(xlabel="AUROC for B-lines yes/no, 95 % interval over patients", xlim=(0.3, 1))
+    return figure
+
+
+def recipe_curves(curves, trained, source):
+    """Test Dice along the training of a U-Net: a panel for each dropout, a colour for each learning rate.
+
+    Parameters
+    ----------
+    curves : pandas.DataFrame
+        As :func:`lusbook.gains.fold_curves` returns them, by dropout, learning_rate, labels and cohort.
+    trained : int
+        Iterations that the study trains; marked.
+    source : str
+        Cohort whose labels train; its test images are drawn solid, the other cohort's dashed.
+    """
+    rows = curves[curves["labels"] == source]
+    dropouts = sorted(rows["dropout"].unique())
+    figure, axes = plt.subplots(1, len(dropouts), figsize=(11, 3.6), sharey=True, layout="constrained")
+    rates = sorted(rows["learning_rate"].unique(), reverse=True)
+    colours = dict(zip(rates, sns.color_palette("colorblind", len(rates)), strict=True))
+    for ax, dropout in zip(axes, dropouts, strict=True):
+        for (rate, cohort), group in rows[rows["dropout"] == dropout].groupby(["learning_rate", "cohort"]):
+            line = "-" if cohort == source else "--"
+            for _, fold in group.groupby("fold"):
+                ax.plot(fold["iteration"], fold["dice"], line, color=colours[rate], linewidth=0.7, alpha=0.5)
+            mean = group.groupby("iteration").apply(lambda part: np.average(part["dice"], weights=part["images"]))
+            label = f"rate {rate:g}, {COHORT_NAMES[cohort]} test"
+            ax.plot(mean.index, mean, line, color=colours[rate], linewidth=2.2, label=label)
+        ax.axvline(trained, color="0.5", linewidth=1, linestyle=":")
+        ax.set(title=f"dropout {dropout:g}", xlabel="iteration", ylim=(0, 1))
+    axes[0].set_ylabel("Dice")
+    axes[-1].legend(fontsize=8, frameon=True)
+    return figure
+
+
+def gain_steps(split):
+    """Steps from a U-Net to SIFA with their intervals: a panel for each direction and test cohort.
+
+    Parameters
+    ----------
+    split : pandas.DataFrame
+        As :func:`lusbook.gains.split`.
+    """
+    panels = list(split.groupby(["labels", "cohort"], sort=False))
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 4.6), sharex=True, sharey=True, layout="constrained")
+    for ax, ((labels, cohort), rows) in zip(axes.flat, panels, strict=True):
+        places = np.arange(len(rows))[::-1]
+        whole = (rows["step"] == "whole").to_numpy()
+        for kind, marker, colour in ((~whole, "o", PALETTE["covid"]), (whole, "D", "black")):
+            part = rows[kind]
+            errors = np.abs(part[["low", "high"]].to_numpy().T - part["difference"].to_numpy())
+            ax.errorbar(part["difference"], places[kind], xerr=errors, fmt=marker, color=colour, capsize=3)
+        ax.axvline(0, color="0.4", linewidth=1)
+        ax.set(ylim=(-0.6, len(rows) - 0.4))
+        ax.set_yticks(places, rows["step"])
+        ax.set_title(f"labels {COHORT_NAMES[labels]}, tested on {COHORT_NAMES[cohort]}", fontsize=10)
+    for ax in axes[-1]:
+        ax.set_xlabel("change in Dice")
+    return figure
+
+
+def gain_surface(surface):
+    """Gain of adaptation in every cell of the grid, with its interval: a panel for each direction.
+
+    Parameters
+    ----------
+    surface : pandas.DataFrame
+        As :func:`lusbook.response.surface`.
+    """
+    directions = list(surface["direction"].unique())[::-1]
+    limit = surface["gain"].abs().max()
+    figure, axes = plt.subplots(1, len(directions), figsize=(10.5, 4.2), layout="constrained")
+    for ax, direction in zip(np.atleast_1d(axes), directions, strict=True):
+        rows = surface[surface["direction"] == direction]
+        wide = rows.pivot(index="diversity", columns="consistency", values="gain").sort_index(ascending=False)
+        texts = rows.assign(text=[f"{r.gain:.2f}\n({r.low:.2f} to {r.high:.2f})" for r in rows.itertuples()])
+        texts = texts.pivot(index="diversity", columns="consistency", values="text").reindex_like(wide)
+        options = {"cmap": "PuOr", "center": 0, "vmin": -limit, "vmax": limit, "linewidths": 2}
+        last = direction == directions[-1]
+        sns.heatmap(wide, annot=texts, fmt="", ax=ax, cbar=last, cbar_kws={"label": "gain in Dice"}, **options)
+        source, target = direction.split("-to-")
+        ax.set_title(f"{COHORT_NAMES[source]} to {COHORT_NAMES[target]}")
+        ax.set(xlabel="consistency of source labels", ylabel="diversity of target images")
+    return figure
+
+
+def dose_lines(surface):
+    """Gain of adaptation against consistency, a line for each diversity: a panel for each direction.
+
+    Parameters
+    ----------
+    surface : pandas.DataFrame
+        As :func:`lusbook.response.surface`.
+    """
+    directions = list(surface["direction"].unique())[::-1]
+    figure, axes = plt.subplots(1, len(directions), figsize=(10.5, 3.8), sharey=True, layout="constrained")
+    diversities = sorted(surface["diversity"].unique())
+    styles = zip(diversities, sns.color_palette("viridis", len(diversities) + 1), "os^Dvp*h", strict=False)
+    styles = {diversity: (colour, marker) for diversity, colour, marker in styles}
+    for ax, direction in zip(np.atleast_1d(axes), directions, strict=True):
+        for place, (diversity, (colour, marker)) in enumerate(styles.items()):
+            rows = surface[(surface["direction"] == direction) & (surface["diversity"] == diversity)]
+            x = rows["consistency"] + 0.012 * (place - (len(styles) - 1) / 2)  # side by side, so that intervals show
+            errors = np.abs(rows[["low", "high"]].to_numpy().T - rows["gain"].to_numpy())
+            label = f"target diversity {diversity:g}"
+            ax.errorbar(x, rows["gain"], yerr=errors, fmt=f"-{marker}", color=colour, capsize=3, label=label)
+        ax.axhline(0, color="0.4", linewidth=1)
+        source, target = direction.split("-to-")
+        ax.set(title=f"{COHORT_NAMES[source]} to {COHORT_NAMES[target]}", xlabel="consistency of source labels")
+    axes[0].set_ylabel("gain in Dice, SIFA less U-Net")
+    axes[-1].legend(fontsize=9, frameon=True)
     return figure
 
 

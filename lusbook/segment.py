@@ -100,7 +100,7 @@ def _remedy(folder, params):
     )
 
 
-def load_network(folder, method, settings):
+def load_network(folder, method, settings, route="direct"):
     """Build a run's network and put its weights in.
 
     Parameters
@@ -108,12 +108,13 @@ def load_network(folder, method, settings):
     folder : path
     method, settings
         As :func:`read_model` returns them.
+    route : {"direct", "translated"}
+        SIFA takes images for those of its target, or through the generator for those of its source.
 
     Returns
     -------
     predict : callable
-        Images, (n, size, size), uint8, to probabilities of B-line of that shape, float32. SIFA takes them for images of
-        its target.
+        Images, (n, size, size), uint8, to probabilities of B-line of that shape, float32.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def load_network(folder, method, settings):
             f"received {len(received)}{f' from {received[0]} to {received[-1]}' if received else ''}"
         )
     trials.reset(network.weights, weights)
-    return partial(trials.probabilities, network.routes["direct"])
+    return partial(trials.probabilities, network.routes[route])
 
 
 # ---------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ def load_published(name):
         ``table1`` (experiment, cohort, dice_mean, dice_std), ``table2`` (experiment, cohort, sensitivity,
         specificity), ``names`` (experiment, its row's title; the joint experiment of section 4 has no row in the
         paper), ``claims`` (section 3: ``better`` above ``worse`` on ``cohort``, with p ``p_relation`` ``p_value``),
+        ``statements`` and ``comparisons`` (all claims, see :func:`lusbook.claims.load_claims`),
         ``cohorts`` (cohort, its title, patients_reported, images: section 2.4) or ``folds`` (cohort, fold,
         patients, images: section 2.5).
 
@@ -389,44 +390,6 @@ def fold_table(per_image):
     order = [name for name in dict.fromkeys([*names, *wide.index]) if name in wide.index]
     wide = wide.reindex(index=order, columns=list(dict.fromkeys(heads)))
     return wide.rename(index=names).rename_axis(index=None, columns=None)
-
-
-def claims_table(tests):
-    """The paper's claims, each over its comparisons, with a verdict by a stated rule.
-
-    A claim is one adapted experiment against all others that the paper compares it with on one test cohort. It is
-    "reproduced" when every comparison is, "partly" when some are, "not reproduced" when none is, and "not run" when a
-    comparison could not be made.
-
-    Parameters
-    ----------
-    tests : pandas.DataFrame
-        As :func:`lusbook.statistics.section3_tests` returns it.
-
-    Returns
-    -------
-    table : pandas.DataFrame of str
-        One row a claim: claim, tested on, reproduced comparisons, verdict.
-    """
-    names = titles("names")
-    cohorts = titles("cohorts")
-    claims = {
-        "sifa-covid-to-cap": ("better", "has a higher Dice than the U-Nets and SIFA the other way"),
-        "sifa-cap-to-covid": ("worse", "has a lower Dice than the U-Nets (no difference where the paper found none)"),
-    }
-    rows = []
-    for experiment, (side, claim) in claims.items():
-        for cohort, label in cohorts.items():
-            chosen = tests[(tests[side] == experiment) & (tests["cohort"] == cohort)]
-            if side == "worse":  # its comparison with the other adapted network belongs to the first claim
-                chosen = chosen[chosen["better"] != "sifa-covid-to-cap"]
-            held = int((chosen["verdict"] == "reproduced").sum())
-            verdict = "reproduced" if held == len(chosen) else "partly" if held else "not reproduced"
-            if (chosen["verdict"] == NOT_RUN).any():
-                verdict = NOT_RUN
-            row = {"claim": f"{names[experiment]} {claim}", "tested on": label}
-            rows.append(row | {"comparisons reproduced": f"{held} of {len(chosen)}", "verdict": verdict})
-    return pd.DataFrame(rows).set_index("claim").rename_axis(None)
 
 
 def tests_table(tests):

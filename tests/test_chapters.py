@@ -16,7 +16,8 @@ from lusbook.settings import PROJECT, Settings, make_settings
 from tests.helpers import write_manifest
 
 NAMES = chapters.chapter_names()
-TRAINING = ["unet", "sifa", "results", "overlays", "diversity", "own-data", "index"]  # own images can fill them
+# Own images can fill these.
+TRAINING = ["claims", "unet", "sifa", "results", "overlays", "diversity", "own-data", "index"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,8 @@ def shown(notebook):
 
 
 def test_all_chapters_of_the_contents_are_here():
-    study = {"data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
+    study = {"claims", "data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
+    study.add("secondary")
     assert {"index", *study, "own-data", "performance"} == set(NAMES)
 
 
@@ -52,6 +54,9 @@ def test_chapters_run_with_other_parameters_and_own_images(place):
         assert "reduced setting" in text
     settings = make_settings("smoke", cohorts=parameters["cohorts"])
     assert len(runs.read_manifests(settings, place / "results")) == 24
+    assert "`lusbook secondary` does so" in shown(execute("secondary", place, **parameters))
+    runs.secondary(settings, place / "results")
+    assert "image/png" in shown(execute("secondary", place, **parameters))
     assert not list((PROJECT / "data" / "results").glob("smoke*"))
 
 

@@ -80,6 +80,7 @@ def test_help_names_every_command():
         "chapters",
         "real",
         "attempts",
+        "secondary",
         "download",
         "import",
         "segment",

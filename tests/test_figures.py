@@ -195,3 +195,66 @@ def test_drawn_frames_have_a_row_for_each_network():
     assert [ax.get_ylabel() for ax in axes[:, 0]] == ["frame", "one", "two"]
     drawn = [[len(ax.collections) > 0 for ax in row] for row in axes]
     assert drawn == [[False] * 3, [True, False, False], [False, False, True]]
+
+
+def test_differences_by_patient_stand_beside_the_published():
+    columns = ["better", "worse", "cohort", "published", "patients", "mean", "mean_low", "mean_high"]
+    rows = [
+        ("unet-covid", "unet-cap", "covid", 0.1, 6, 0.2, 0.1, 0.4),
+        ("unet-covid", "unet-cap", "cap", -0.1, 5, 0, 0, 0),
+        ("sifa-covid-to-cap", "unet-cap", "cap", 0.3, 5, -0.2, -0.3, -0.1),
+    ]
+    covid, cap = figures.differences_by_patient(pd.DataFrame(rows, columns=columns)).axes
+    assert [text.get_text() for text in covid.get_yticklabels()][0] == "A: U-Net (COVID-19)\nB: U-Net (CAP)"
+    published = [line for line in cap.lines if line.get_label() == "published"][0]
+    assert published.get_xdata().tolist() == [-0.1, 0.3]
+    ((low, _), (high, _)) = covid.collections[0].get_segments()[0]
+    assert (low, high) == (pytest.approx(0.1), pytest.approx(0.4))
+    assert cap.get_title().endswith("CAP, 5 patients")
+
+
+def test_threshold_curves_draw_every_experiment_in_either_panel():
+    rows = [
+        {
+            "experiment": name,
+            "cohort": cohort,
+            "threshold": threshold,
+            "dice": threshold * (0.9 if "unet" in name else 0.5),
+        }
+        for name in ("sifa-covid-to-cap", "unet-covid")
+        for cohort in ("covid", "cap")
+        for threshold in (0.25, 0.5, 0.75)
+    ]
+    figure = figures.threshold_curves(pd.DataFrame(rows), 0.5)
+    for ax, title in zip(figure.axes, ("COVID-19", "CAP"), strict=True):
+        unet, sifa, mark = ax.lines
+        assert unet.get_ydata().tolist() == [0.225, 0.45, 0.675] and sifa.get_linestyle() == "--"
+        assert set(mark.get_xdata()) == {0.5} and ax.get_title() == f"tested on {title}"
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["U-Net (COVID-19)", "SIFA (COVID-19 Source / CAP Target)"]
+
+
+def test_border_examples_name_their_auroc():
+    arrays = {"cap_image": np.zeros((3, 16, 16), np.uint8), "cap_mask": np.zeros((3, 16, 16), bool)}
+    figure = figures.border_examples(arrays | {"cap_auroc": np.array([0.5, 0.625, 0.75])})
+    shown = [ax.get_title() for ax in figure.axes if ax.get_visible()]
+    assert shown == ["CAP, 10th percentile: 0.50", "CAP, median: 0.62", "CAP, 90th percentile: 0.75"]
+
+
+def test_domain_yardstick_has_a_dot_for_each_pair_of_halves():
+    table = pd.DataFrame(
+        {"kind": ["covid", "cap", "halves", "halves", "shuffled"], "mmd": [0.0, np.nan, 1.0, 3.0, 9.0]}
+    )
+    figure = figures.domain_yardstick(table.assign(a_distance=1.0, frechet=2.0))
+    dots = [collection.get_offsets() for collection in figure.axes[1].collections]
+    assert sorted(float(x) for x in np.concatenate(dots[:3])[:, 0] if np.isfinite(x)) == [0, 1, 3]
+    assert dots[-1][2, 0] == 2  # the median
+
+
+def test_relation_map_has_a_square_for_each_measure_and_experiment():
+    rows = [(m, e, c, 0.25) for m in ("place", "size") for e in ("unet-cap", "mean") for c in ("covid", "cap", "both")]
+    relation = pd.DataFrame(rows, columns=["measure", "experiment", "cohort", "rho"]).assign(n=6)
+    figure = figures.relation_map(relation, {"place": "place", "size": "size"})
+    ax = figure.axes[0]
+    assert ax.get_title() == "COVID-19, n = 6 patients" and len(ax.texts) == 4
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["U-Net (CAP)", "mean of all"]

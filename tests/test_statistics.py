@@ -20,7 +20,7 @@ from lusbook.statistics import (
     unpaired_ttest,
     verdict,
 )
-from lusbook.tables import claims_table, load_published
+from lusbook.tables import load_published
 
 
 def rows_of(experiment, dice, cohort="covid", route="direct"):
@@ -151,14 +151,13 @@ def test_section3_reads_a_claim_of_no_difference():
     assert row["verdict"] == "contradicted" and row["p_paired"] < 0.05
 
 
-def test_claims_are_counted_by_the_verdicts_of_their_tests():
+def test_section3_agrees_with_dice_as_published():
     # Dice as in the paper's Table 1, so every claim holds but the one of no difference (0.35 against 0.33).
     published = load_published("table1")
     noise = np.random.default_rng(5).normal(0, 0.002, (len(published), 9))
     parts = [rows_of(row.experiment, row.dice_mean + noise[row.Index], row.cohort) for row in published.itertuples()]
     tests = section3_tests(pd.concat(parts))
     assert (tests["verdict"] == "reproduced").tolist() == [True] * 17 + [False]
-    assert claims_table(tests)["verdict"].tolist() == ["reproduced", "reproduced", "reproduced", "partly"]
 
 
 def test_section3_takes_the_default_route_or_the_one_it_is_given():

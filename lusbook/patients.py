@@ -1,0 +1,311 @@
+"""Statistics over patients: what the t-tests of section 3 become when frames of a patient are not counted as many.
+
+A patient's value is the mean over the patient's test images, by the default route. Methods are compared in pairs over
+patients, with the tests of :mod:`lusbook.paired`; intervals are by bootstrap over patients.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from lusbook.errors import LusbookError
+from lusbook.metrics import dice
+from lusbook.paired import cohens_dz, holm, rank_biserial, sign_flip_test, signed_rank_test, smallest_p
+from lusbook.statistics import IMAGE, bootstrap_ci
+from lusbook.tables import NO_VALUE, default_route, load_published, metric_table, titles, with_interval
+
+TESTS = {"permutation": "sign flips", "wilcoxon": "Wilcoxon"}
+EMPTY_RULES = {"one": 1.0, "zero": 0.0, "left_out": np.nan}  # Dice of an image whose label and prediction are empty
+
+
+def patient_means(per_image):
+    """Mean Dice of every experiment for each patient.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of a study; the default route counts.
+
+    Returns
+    -------
+    means : pandas.DataFrame
+        One row an experiment and patient: experiment, cohort, fold, patient, ``dice`` (mean over the patient's test
+        images) and ``images``.
+    """
+    grouped = default_route(per_image).groupby(["experiment", "cohort", "fold", "patient"], sort=False)["dice"]
+    return grouped.agg(dice="mean", images="count").reset_index()
+
+
+def compare_patients(per_image, claims=None, n_resamples=2000):
+    """The comparisons of section 3, in pairs over patients.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of a study; the default route counts.
+    claims : pandas.DataFrame, optional
+        Columns better, worse, cohort; default: the paper's. All of them together are the family that Holm's
+        adjustment is over, less those that were not run.
+    n_resamples : int
+        Of the bootstrap over patients.
+
+    Returns
+    -------
+    compared : pandas.DataFrame
+        One row a claim: better, worse, cohort, ``published`` (difference of the published means; NaN without one),
+        ``patients``, ``images`` (that both experiments have), ``r`` (correlation of the two over images); of the
+        patients' differences ``mean``, ``median``, ``dz`` (Cohen's d_z) and ``rank_biserial``, each with ``*_low`` and
+        ``*_high``, 95 %, by bootstrap but for ``dz``; ``p_permutation``, ``p_wilcoxon``,
+        ``p_smallest`` and ``holm_permutation``, ``holm_wilcoxon``. ``patients`` 0 and NaN where an experiment was
+        not run.
+
+    Raises
+    ------
+    LusbookError
+        When claims lack a column, or are none.
+    """
+    claims = load_published("claims") if claims is None else claims
+    missing = [name for name in ("better", "worse", "cohort") if name not in claims]
+    if missing or claims.empty:
+        raise LusbookError(
+            f"claims: expected columns better, worse, cohort and a row, received {len(claims)} rows of "
+            f"{list(claims.columns)}"
+        )
+    means = load_published("table1").set_index(["experiment", "cohort"])["dice_mean"]
+    wide = default_route(per_image).pivot(index=IMAGE, columns="experiment", values="dice")
+    rows = []
+    for claim in claims.itertuples():
+        published = [means.get((name, claim.cohort), np.nan) for name in (claim.better, claim.worse)]
+        row = {"better": claim.better, "worse": claim.worse, "cohort": claim.cohort}
+        row["published"] = published[0] - published[1]
+        pairs = wide[wide.index.get_level_values("cohort") == claim.cohort]
+        pairs = pairs.reindex(columns=[claim.better, claim.worse]).dropna()
+        difference = (pairs[claim.better] - pairs[claim.worse]).groupby(["fold", "patient"], sort=False).mean()
+        row |= {"patients": len(difference), "images": len(pairs), "r": pairs.corr().iloc[0, 1]}
+        rows.append(row | _describe(difference.to_numpy(), n_resamples))
+    compared = pd.DataFrame(rows)
+    return compared.assign(**{f"holm_{test}": holm(compared[f"p_{test}"]) for test in TESTS})
+
+
+def _describe(differences, n_resamples):
+    """Tests, intervals and effect sizes of the differences of patients."""
+    row = {"p_permutation": sign_flip_test(differences), "p_wilcoxon": signed_rank_test(differences)}
+    row["p_smallest"] = smallest_p(len(differences))
+    for name, statistic in {"mean": np.mean, "median": np.median, "rank_biserial": rank_biserial}.items():
+        estimate = statistic(differences) if len(differences) else np.nan
+        row |= _with_ends(name, estimate, differences, np.arange(len(differences)), statistic, n_resamples)
+    return row | dict(zip(("dz", "dz_low", "dz_high"), cohens_dz(differences), strict=True))
+
+
+def _with_ends(name, estimate, values, patients, statistic, n_resamples):
+    """An estimate and its interval over patients, as columns."""
+    low, high = bootstrap_ci(values, patients, statistic, n_resamples) if len(values) else (np.nan, np.nan)
+    return {name: float(estimate), f"{name}_low": low, f"{name}_high": high}
+
+
+def averages(per_image, n_resamples=2000):
+    """Dice averaged in three ways: over images, over patients, and over all pixels together.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of a study; the default route counts.
+    n_resamples : int
+
+    Returns
+    -------
+    averages : pandas.DataFrame
+        One row an experiment and cohort, in the paper's order: experiment, cohort, ``patients``, ``images``;
+        ``image_mean``, ``image_median`` (over images, as the paper's Table 1), ``patient_mean``, ``patient_median``
+        (over the means of patients) and ``pooled`` (Dice of the summed counts of pixels), each with ``*_low`` and
+        ``*_high``, 95 % by bootstrap over patients.
+    """
+    rows = default_route(per_image)
+    groups = dict(iter(rows.groupby(["experiment", "cohort"])))
+    table = []
+    for key in metric_table(rows, "dice")[["experiment", "cohort"]].itertuples(index=False, name=None):
+        images = groups[key]
+        means = patient_means(images)
+        row = {"experiment": key[0], "cohort": key[1], "patients": len(means), "images": len(images)}
+        for unit, values in {"image": images, "patient": means}.items():
+            for name, statistic in {"mean": np.mean, "median": np.median}.items():
+                estimate, value = statistic(values["dice"]), values["dice"]
+                row |= _with_ends(f"{unit}_{name}", estimate, value, values["patient"], statistic, n_resamples)
+        counts = images[["tp", "fp", "fn"]].to_numpy()
+        row |= _with_ends("pooled", _pooled(counts), counts, images["patient"], _pooled, n_resamples)
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def _pooled(counts):
+    """Dice of summed counts, shape (n, 3): tp, fp, fn."""
+    return float(dice(*counts.sum(axis=0)))
+
+
+def empty_masks(per_image):
+    """How many images the rule for empty masks concerns, and mean Dice under each rule.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of a study; the default route counts.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row an experiment and cohort, in the paper's order: experiment, cohort, ``images``, ``empty_label``,
+        ``empty_prediction``, ``both_empty`` (images, those that the rule concerns) and the mean Dice when both empty
+        count as 1 (``one``, the rule here), as 0 (``zero``) or not at all (``left_out``; NaN when nothing is left).
+        A prediction that is empty where the label is not has a Dice of 0 under every rule.
+    """
+    rows = default_route(per_image)
+    empty = (rows["tp"] + rows["fp"] + rows["fn"]) == 0
+    rows = rows.assign(
+        empty_label=(rows["tp"] + rows["fn"]) == 0, empty_prediction=(rows["tp"] + rows["fp"]) == 0, both_empty=empty
+    )
+    rows = rows.assign(**{rule: rows["dice"].mask(empty, value) for rule, value in EMPTY_RULES.items()})
+    counts = {name: (name, "sum") for name in ("empty_label", "empty_prediction", "both_empty")}
+    means = {rule: (rule, "mean") for rule in EMPTY_RULES}
+    table = rows.groupby(["experiment", "cohort"]).agg(images=("dice", "size"), **counts, **means)
+    order = metric_table(rows, "dice")[["experiment", "cohort"]]
+    return order.merge(table.reset_index(), on=["experiment", "cohort"])
+
+
+def spreads(per_seed, n_resamples=2000, level=0.95):
+    """Spread of one experiment's Dice over seeds, kept apart from that over patients and images.
+
+    Parameters
+    ----------
+    per_seed : pandas.DataFrame
+        Per-image tables of one experiment under several seeds, with a column ``seed``, see
+        :func:`lusbook.runs.read_variants`.
+    n_resamples : int
+    level : float
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row a cohort: cohort, ``seeds``, ``patients``, ``images``, ``mean`` (of the seeds' means over images);
+        ``sd_seeds`` (of these means, ddof = 1) with ``sd_seeds_low`` and ``sd_seeds_high`` (from the chi-squared
+        distribution, as if normal); ``interval_width`` (of the interval of a mean by bootstrap over patients),
+        ``sd_patients`` and ``sd_images``, each of one seed, mean over seeds. NaN where one seed or patient leaves no
+        spread.
+
+    Raises
+    ------
+    LusbookError
+        When there is more than one experiment.
+    """
+    names = sorted(set(per_seed["experiment"]))
+    if len(names) != 1:
+        raise LusbookError(f"seeds: expected runs of one experiment, received {names}")
+    rows = pd.concat([default_route(run) for _, run in per_seed.groupby("seed")])
+    return pd.DataFrame([_spread(rows[rows["cohort"] == cohort], n_resamples, level) for cohort in titles("cohorts")])
+
+
+def _spread(rows, n_resamples, level):
+    """Spreads of one cohort."""
+    runs = [run for _, run in rows.groupby("seed")]
+    means = pd.Series([run["dice"].mean() for run in runs])
+    ends = [bootstrap_ci(run["dice"], run["patient"], np.mean, n_resamples, level=level) for run in runs]
+    n, sd = len(runs), means.std()
+    quantiles = stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], n - 1) if n > 1 else np.full(2, np.nan)
+    low, high = sd * np.sqrt((n - 1) / quantiles)
+    return {
+        "cohort": rows["cohort"].iloc[0],
+        "seeds": n,
+        "patients": runs[0]["patient"].nunique(),
+        "images": len(runs[0]),
+        "mean": means.mean(),
+        "sd_seeds": sd,
+        "sd_seeds_low": low,
+        "sd_seeds_high": high,
+        "interval_width": float(np.mean([high - low for low, high in ends])),
+        "sd_patients": np.mean([patient_means(run)["dice"].std() for run in runs]),
+        "sd_images": np.mean([run["dice"].std() for run in runs]),
+    }
+
+
+def compared_text(compared):
+    """Comparisons over patients as text, in two tables: what the differences are, and what the tests say.
+
+    Parameters
+    ----------
+    compared : pandas.DataFrame
+        As :func:`compare_patients` returns it.
+
+    Returns
+    -------
+    differences, tests : pandas.DataFrame of str
+    """
+    names, cohorts = titles("names"), titles("cohorts")
+    pair = {
+        "A": compared["better"].map(names),
+        "B": compared["worse"].map(names),
+        "tested on": compared["cohort"].map(cohorts),
+    }
+    counts = {"patients": compared["patients"], "images": compared["images"]}
+    heads = {"mean": "mean A - B", "median": "median A - B", "dz": "d_z", "rank_biserial": "rank-biserial"}
+    effects = {title: _intervals(compared, name) for name, title in heads.items()}
+    p_values = {
+        f"{title}: {kind}": compared[f"{column}_{test}"].map(_p)
+        for test, title in TESTS.items()
+        for kind, column in (("p", "p"), ("Holm", "holm"))
+    }
+    differences = pair | {"published A - B": compared["published"].map(lambda value: with_interval(value, None, None))}
+    tests = pair | counts | {"smallest p": compared["p_smallest"].map(_p)} | p_values
+    return pd.DataFrame(differences | effects | counts), pd.DataFrame(tests)
+
+
+def averages_text(table):
+    """The averages as text, each with its interval.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`averages` returns it.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+    """
+    heads = {"image_mean": "images, mean", "image_median": "images, median", "patient_mean": "patients, mean"}
+    heads |= {"patient_median": "patients, median", "pooled": "pooled pixels"}
+    names = titles("names")
+    columns = {
+        "experiment": table["experiment"].map(lambda name: names.get(name, name)),
+        "tested on": table["cohort"].map(titles("cohorts")),
+        "patients": table["patients"],
+        "images": table["images"],
+    }
+    return pd.DataFrame(columns | {title: _intervals(table, name) for name, title in heads.items()})
+
+
+def spreads_text(spread):
+    """Spreads over seeds, patients and images as text.
+
+    Parameters
+    ----------
+    spread : pandas.DataFrame
+        As :func:`spreads` returns it.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+    """
+    heads = {"mean": "mean Dice", "interval_width": "width of the interval over patients"}
+    heads |= {"sd_patients": "SD over patients", "sd_images": "SD over images"}
+    table = {title: spread[name].map(lambda value: with_interval(value, None, None)) for name, title in heads.items()}
+    table = {"tested on": spread["cohort"].map(titles("cohorts")), **spread[["seeds", "patients", "images"]], **table}
+    return pd.DataFrame(table | {"SD over seeds": _intervals(spread, "sd_seeds")})
+
+
+def _intervals(table, name):
+    """An estimate with its interval, row by row."""
+    return [
+        with_interval(*values) for values in zip(*(table[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)
+    ]
+
+
+def _p(p):
+    return NO_VALUE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
