@@ -90,7 +90,8 @@ for job, (names, folds, needed) in JOBS.items():
         output:
             missing,
         params:
-            command=join(["lusbook", "run", *names, *(f"--fold={fold}" for fold in folds), *OPTIONS]),
+            # Whoever started the graph has decided: `lusbook study` asks before it does so.
+            command=join(["lusbook", "run", *names, *(f"--fold={fold}" for fold in folds), *OPTIONS, "--without-gpu"]),
         # The longest first, so that no core waits for the last one.
         priority: 1 if job.startswith("sifa") else 0
         threads: 1

@@ -8,7 +8,8 @@ and a statement by its comparisons. What is claimed stands in ``data/paper/state
 import numpy as np
 import pandas as pd
 
-from lusbook.errors import LusbookError
+from lusbook import dose, response
+from lusbook.errors import LusbookError, MissingData
 from lusbook.statistics import bootstrap_ci
 from lusbook.tables import NO_VALUE, default_route, load_published, titles, with_interval
 
@@ -261,6 +262,30 @@ def explanation(effects=None):
     main = effects.set_index("term").loc[list(TERMS[:2])]
     bounds = zip(main["low"], main["high"], strict=True)
     return verdict(MISSING if np.isnan(low) else higher(low, high) for low, high in bounds)
+
+
+def effects_on_gain(settings, results=None):
+    """What :func:`explanation` judges, of a study's grid; nothing is computed.
+
+    Parameters
+    ----------
+    settings : Settings
+    results : path, optional
+
+    Returns
+    -------
+    effects : pandas.DataFrame or None
+        As :func:`lusbook.response.effects`, of both directions together; None where the cohorts have no knobs or the
+        grid was not computed.
+    """
+    if settings.cohorts != "phantom":
+        return None
+    try:
+        patients = dose.gather(settings, results, compute=False)
+    except MissingData:
+        return None
+    effects = response.effects(response.gains(patients))
+    return effects[effects["direction"] == "both"]
 
 
 def judge(compared, effects=None, statements=None):

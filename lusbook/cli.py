@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,12 @@ Preset = Annotated[str, typer.Option(help="Name of a preset, or a YAML file of s
 Results = Annotated[Path | None, typer.Option(help="Folder of studies; the project's data/results by default.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; repeat for more.")]
 Threads = Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")]
+Groups = Annotated[list[str] | None, typer.Argument(help="Groups of trainings; without, all side by side.")]
+Cores = Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")]
 Clips = Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")]
+WithoutGpu = Annotated[
+    bool, typer.Option("--without-gpu", help="Compute even what takes more than 12 hours, though there is no GPU.")
+]
 
 
 def parse_settings(preset, assignments):
@@ -54,12 +60,18 @@ def run(
     set_: Set = None,
     results: Results = None,
     threads: Threads = 0,
+    without_gpu: WithoutGpu = False,
 ):
     """Compute runs in this process, one after the other; finished ones are kept, interrupted ones go on."""
     limit_threads(threads)
     from lusbook.runs import run_all
 
-    run_all(experiments or list(EXPERIMENTS), fold or FOLDS, parse_settings(preset, set_), results)
+    names, folds, settings = experiments or list(EXPERIMENTS), fold or FOLDS, parse_settings(preset, set_)
+    if not without_gpu:
+        from lusbook.workload import require_gpu
+
+        require_gpu(names, folds, settings, results)
+    run_all(names, folds, settings, results)
 
 
 def limit_threads(threads):
@@ -122,9 +134,10 @@ def study(
     preset: Preset = "demo",
     set_: Set = None,
     results: Results = None,
-    cores: Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")] = 0,
+    cores: Cores = 0,
     together: Annotated[bool, typer.Option(help="Let runs that share a compiled step share a process.")] = True,
     recompute: Annotated[bool, typer.Option(help="Compute again what other code than this computed.")] = False,
+    without_gpu: WithoutGpu = False,
 ):
     """Compute all runs of a study side by side (Snakemake)."""
     from lusbook.runs import check_writable, remove_stale_runs, run_folder, stale_runs, study_folder
@@ -133,9 +146,14 @@ def study(
     settings = parse_settings(preset, set_)  # a mistake is found before anything starts
     folder = study_folder(settings, results)
     check_writable(folder)
+    stale = stale_runs(settings, results)
+    if not without_gpu:
+        from lusbook.workload import require_gpu
+
+        require_gpu(EXPERIMENTS, FOLDS, settings, results, stale if recompute else ())
     if recompute:
         remove_stale_runs(settings, results)
-    elif stale := stale_runs(settings, results):
+    elif stale:
         typer.echo(f"{len(stale)} runs of other code are kept; --recompute computes them again", err=True)
     returncode = _snakemake("study", folder, preset, set_, cores, f"together={together}")
     if returncode:
@@ -148,12 +166,8 @@ def study(
         raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts, real clips or realism'}")
 
 
-Groups = Annotated[list[str] | None, typer.Argument(help="Groups of trainings; without, all side by side.")]
-Cores = Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")]
-
-
-@app.command("rivals")
-def rivals_(
+@app.command()
+def rivals(
     groups: Groups = None,
     preset: Preset = "demo",
     set_: Set = None,
@@ -163,19 +177,9 @@ def rivals_(
 ):
     """Train what may explain the gain of adaptation without it: plain networks, and U-Nets of other recipes."""
     limit_threads(threads)
-    from lusbook import rivals
+    from lusbook.rivals import GROUPS, compute_group, gather
 
-    def compute(name, settings):
-        rivals.compute_group(name, settings, results)
-
-    _grid(
-        "rivals",
-        groups,
-        rivals.GROUPS,
-        compute,
-        lambda settings: rivals.gather(settings, results),
-        (preset, absolute(set_), results, cores),
-    )
+    _grid("rivals", groups, GROUPS, compute_group, gather, (preset, absolute(set_), results, cores))
 
 
 @app.command("dose-response")
@@ -189,23 +193,14 @@ def dose_response(
     cores: Cores = 0,
     threads: Threads = 0,
 ):
-    """Train U-Net and SIFA on a grid of label consistency and image diversity; some of an hour on two cores."""
+    """Train U-Net and SIFA on a grid of label consistency and image diversity; an hour on two cores."""
     limit_threads(threads)
-    from lusbook import dose
+    from lusbook.dose import compute_group, design, gather
 
-    def compute(name, settings):
-        dose.compute_group(name, settings, results, levels, seeds)
-
-    _grid(
-        "dose-response",
-        groups,
-        dose.design(levels, seeds),
-        compute,
-        lambda settings: dose.gather(settings, results, levels, seeds),
-        (preset, absolute(set_), results, cores),
-        f"levels={levels}",
-        f"seeds={seeds}",
-    )
+    options = (preset, absolute(set_), results, cores)
+    grid = {"n_levels": levels, "seeds": seeds}
+    functions = (partial(compute_group, **grid), partial(gather, **grid))
+    _grid("dose-response", groups, design(**grid), *functions, options, f"levels={levels}", f"seeds={seeds}")
 
 
 def _grid(target, groups, known, compute, gather, options, *config):
@@ -220,7 +215,7 @@ def _grid(target, groups, known, compute, gather, options, *config):
     folder = study_folder(settings, results)
     check_writable(folder)
     for name in groups or ():
-        compute(name, settings) if name in known else gather(settings)
+        compute(name, settings, results) if name in known else gather(settings, results)
     if not groups and _snakemake(target, folder, preset, set_, cores, *config):
         raise LusbookError(f"{target}: not completed; the same command goes on from there")
 
@@ -237,6 +232,34 @@ def chapters(
     from lusbook.chapters import execute_book
 
     execute_book(names, PROJECT if in_place else out, results, preset)
+
+
+@app.command()
+def estimate(preset: Preset = "demo", set_: Set = None, cores: Cores = 0):
+    """Time a few iterations on this machine, and say how long a study will take here, and what memory.
+
+    Two processes, one for each method, compile and time up to ten iterations at the study's size: under a minute for
+    small settings; for those of the paper without a GPU, some ten minutes.
+    """
+    limit_threads(1)  # as the processes of a study
+    from lusbook.estimate import measure_methods, report
+
+    settings = parse_settings(preset, set_)
+    typer.echo(report(settings, measure_methods(settings), cores or os.cpu_count()))
+
+
+@app.command()
+def doctor(results: Results = None):
+    """Say what is here (backend, device, kernels, versions, data, folders), and what is wrong, with a hint.
+
+    The exit status is 1 when something is wrong that stops a study.
+    """
+    from lusbook.doctor import examine, report
+
+    findings = examine(results)
+    typer.echo(report(findings))
+    if stops := [finding.what for finding in findings if finding.stops]:
+        raise LusbookError(f"doctor: no study before this is mended: {', '.join(stops)}")
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,8 +39,14 @@ def code_digest(modules=RUN_CODE):
     """
     folder = Path(__file__).parent
     files = [file for name in modules for file in (folder / f"{name}.py", *sorted((folder / name).glob("*.py")))]
-    trees = [_plain(ast.parse(file.read_text("utf-8"))) for file in files if file.exists()]
-    return short_digest(json.dumps(trees).encode())
+    trees = [_tree(file, file.stat().st_mtime_ns) for file in files if file.exists()]
+    return short_digest(f"[{', '.join(trees)}]".encode())
+
+
+@cache
+def _tree(file, modified):
+    """Syntax tree of a file as JSON; kept, since a grid asks hundreds of times, until the file is changed."""
+    return json.dumps(_plain(ast.parse(file.read_text("utf-8"))))
 
 
 def _plain(node):

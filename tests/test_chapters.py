@@ -7,16 +7,26 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
+import pandas as pd
 import papermill
 import pytest
 
-from lusbook import chapters, queues, runs
+from lusbook import chapters, dose, queues, rivals, runs
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT, Settings, make_settings
 from tests.helpers import write_manifest
+from tests.test_gains import make_rivals
+from tests.test_response import make_grid
 
 NAMES = chapters.chapter_names()
 # Own images can fill these.
+OWN = {
+    "real": ["covid_blues", "cit"],
+    "phantom": ["covid_blues"],
+    "performance": ["benchmarks"],
+    "dose-response": ["levels", "seeds"],
+}
 TRAINING = ["claims", "unet", "sifa", "results", "overlays", "diversity", "own-data", "index"]
 
 
@@ -41,7 +51,7 @@ def shown(notebook):
 
 def test_all_chapters_of_the_contents_are_here():
     study = {"claims", "data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
-    study.add("secondary")
+    study |= {"secondary", "rivals", "dose-response"}
     assert {"index", *study, "own-data", "performance"} == set(NAMES)
 
 
@@ -83,9 +93,34 @@ def test_parameters_are_typed_explained_and_known(name):
         known = {
             *Settings.model_fields,
             "results",
-            *{"real": ["covid_blues", "cit"], "phantom": ["covid_blues"], "performance": ["benchmarks"]}.get(name, []),
+            *OWN.get(name, []),
         }
         assert parameter["name"] in known
+
+
+def put(tables, gather, *options):
+    """Let a grid be complete with these tables."""
+    once = runs.once
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "once", lambda folder, params, settings, _: once(folder, params, settings, lambda: tables))
+        gather(*options)
+
+
+def test_chapters_of_grids_say_how_to_compute_them_and_show_them(tmp_path):
+    parameters = {"preset": "smoke", "results": str(tmp_path / "results")}
+    for name in ("rivals", "dose-response"):
+        assert f"`lusbook {name}` does so" in shown(execute(name, tmp_path, **parameters))
+    assert not (tmp_path / "results").exists()
+    noise = np.random.default_rng(0)
+    scores = make_rivals(lambda *_: noise.random())
+    points = scores[(scores["statistics"] == "trained") & (scores["method"] != "sifa")]
+    curves = pd.concat([points.assign(iteration=number) for number in range(1, 7)])
+    settings, results = make_settings("smoke"), tmp_path / "results"
+    put({"tables": {"patients": scores, "curves": curves}}, rivals.gather, settings, results)
+    put({"tables": {"patients": make_grid(lambda *_: noise.normal())}}, dose.gather, settings, results)
+    for name in ("rivals", "dose-response"):
+        text = shown(execute(name, tmp_path, **parameters))
+        assert "image/png" in text and "does so" not in text
 
 
 @pytest.mark.parametrize("name", ["real", "phantom"])

@@ -35,6 +35,12 @@ def test_settings_from_assignments():
         (["study", "--preset", "huge"], "preset 'huge': no file"),
         (["study", "--set", "image_size"], "--set 'image_size': expected name=value"),
         (["study", "--set", "cohorts=/nowhere/manifest.csv"], "/nowhere/manifest.csv"),
+        (["rivals", "unet-7", "--preset", "smoke"], "rivals: group 'unet-7' is not known; expected some of unet-0, "),
+        (
+            ["dose-response", "--levels", "1", "--preset", "smoke"],
+            "levels: expected at least 2 of each factor, received 1",
+        ),
+        (["dose-response", "gather", "--set", "cohorts=mine.csv"], "expected simulated cohorts, received "),
         (["download", "covid-blues"], "CC BY-NC-ND"),
         (["download", "covid"], "source 'covid' is not known; expected covid-blues, pocus, cit"),
     ],
@@ -69,6 +75,47 @@ def test_the_study_runs_its_graph_and_a_failure_stops_no_other(tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
+@pytest.mark.parametrize(("grid", "trainings"), [("rivals", 48), ("dose-response", 102)])
+def test_a_grid_is_one_graph_whose_finished_parts_are_not_run_again(grid, trainings, tmp_path):
+    """Asked for a dry run, Snakemake lists the groups of the grid, and not those that are finished."""
+    from lusbook import dose, rivals
+    from lusbook.runs import study_folder
+
+    settings, results = parse_settings("smoke", []), tmp_path / "results"
+    root = {"rivals": study_folder(settings, results) / "rivals", "dose-response": dose.folder_of(settings, results)}[
+        grid
+    ]
+    parts = {
+        "rivals": [f"{rival.name}/fold-{k}" for group in rivals.GROUPS.values() for rival in group for k in range(3)],
+        "dose-response": [dose.part_name(training) for group in dose.design().values() for training in group],
+    }[grid]
+    assert len(parts) == trainings
+    root.mkdir(parents=True)
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        grid,
+        "--snakefile",
+        str(PROJECT / "Snakefile"),
+        "--dry-run",
+        "--cores",
+    ]
+    command += ["1", "--directory", str(tmp_path), "--config", "preset=smoke", f"results={results}"]
+
+    def listed():
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return {line.split()[0] for line in done.stdout.splitlines() if line.startswith(grid) and line.endswith("1")}
+
+    groups = {f"{grid}-{name}" for name in (rivals.GROUPS if grid == "rivals" else dose.design())}
+    assert listed() == {grid, *groups}
+    for part in parts:
+        (root / part).mkdir(parents=True)
+        (root / part / "manifest.json").write_text("{}")
+    assert listed() == {grid}
+
+
 def test_help_names_every_command():
     done = lusbook("--help")
     assert done.returncode == 0
@@ -81,6 +128,8 @@ def test_help_names_every_command():
         "real",
         "attempts",
         "secondary",
+        "rivals",
+        "dose-response",
         "download",
         "import",
         "segment",

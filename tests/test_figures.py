@@ -3,6 +3,8 @@
 import matplotlib
 
 matplotlib.use("Agg")
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -258,3 +260,45 @@ def test_relation_map_has_a_square_for_each_measure_and_experiment():
     ax = figure.axes[0]
     assert ax.get_title() == "COVID-19, n = 6 patients" and len(ax.texts) == 4
     assert [label.get_text() for label in ax.get_xticklabels()] == ["U-Net (CAP)", "mean of all"]
+
+
+def test_recipe_curves_have_a_panel_for_each_dropout():
+    rows = [
+        (dropout, rate, "covid", cohort, fold, iteration, 10 * (fold + 1), rate * 100)
+        for dropout, rate, cohort, fold, iteration in product(
+            (0.0, 0.5), (0.005, 0.0005), ("covid", "cap"), (0, 1), (10, 20)
+        )
+    ]
+    columns = ["dropout", "learning_rate", "labels", "cohort", "fold", "iteration", "images", "dice"]
+    axes = figures.recipe_curves(pd.DataFrame(rows, columns=columns), 15, "covid").axes
+    assert [ax.get_title() for ax in axes] == ["dropout 0", "dropout 0.5"]
+    assert len(axes[0].lines) == 4 * (2 + 1) + 1  # two folds and their mean, and the mark
+    texts = [text.get_text() for text in axes[1].get_legend().get_texts()]
+    assert "rate 0.005, COVID-19 test" in texts and len(texts) == 4
+
+
+def test_gain_steps_have_a_panel_for_each_direction_and_cohort():
+    steps = ("recipe", "network", "adaptation", "whole")
+    rows = [
+        {"labels": labels, "cohort": cohort, "step": step, "difference": 0.1, "low": 0.0, "high": 0.3}
+        for labels, cohort, step in product(("covid", "cap"), ("covid", "cap"), steps)
+    ]
+    axes = figures.gain_steps(pd.DataFrame(rows)).axes
+    assert axes[0].get_title() == "labels COVID-19, tested on COVID-19" and len(axes) == 4
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == list(steps)
+
+
+def test_gains_are_drawn_cell_by_cell():
+    rows = [
+        {"direction": direction, "consistency": c, "diversity": d, "gain": c - d, "low": c - d - 0.1, "high": 1.0}
+        for direction, c, d in product(("cap-to-covid", "covid-to-cap"), (0.1, 0.9), (0.1, 0.9))
+    ]
+    surface = pd.DataFrame(rows)
+    there, back = figures.gain_surface(surface).axes[:2]
+    assert (there.get_title(), back.get_title()) == ("COVID-19 to CAP", "CAP to COVID-19")
+    texts = [text.get_text() for text in there.texts]  # the highest diversity is above
+    assert texts[:2] == ["-0.80\n(-0.90 to 1.00)", "0.00\n(-0.10 to 1.00)"] and len(texts) == 4
+    there = figures.dose_lines(surface).axes[0]
+    assert there.get_title() == "COVID-19 to CAP"
+    heights = [container.lines[0].get_ydata().tolist() for container in there.containers]
+    assert np.allclose(heights, [[0, 0.8], [-0.8, 0]])

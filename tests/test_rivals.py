@@ -26,7 +26,7 @@ def test_every_rival_has_a_folder_of_its_own():
 def test_curves_hold_the_studys_iterations_and_go_three_times_as_far(trained):
     taken = rivals.snapshots(trained)
     assert trained in taken and taken == sorted(set(taken)) and taken[0] > 0
-    assert 2.7 * trained <= taken[-1] <= 3 * trained and len(taken) <= 14
+    assert 2.7 * trained <= taken[-1] <= 3 * trained and len(taken) <= 2 * rivals.POINTS
 
 
 def test_a_plain_network_starts_where_sifa_does_and_learns(settings, tmp_path):
@@ -103,6 +103,7 @@ def gathered(settings, tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch, untraced():
         patch.setattr(rivals, "GROUPS", few)
+        patch.setattr(rivals, "FOLDS", (0,))
         patch.setattr(rivals, "_adapted_weights", lambda *_: weights)
         found = rivals.gather(settings, results)
         yield found, results
@@ -112,7 +113,7 @@ def test_everything_is_scored_by_all_routes_and_statistics(gathered):
     patients, curves = gathered[0]["patients"], gathered[0]["curves"]
     keys = ["method", "fold", "cohort", "patient", "route", "statistics"]
     assert not patients.duplicated(keys).any()
-    assert (patients.groupby("method").size() == {"unet": 24, "plain": 24, "sifa": 36}).all()
+    assert patients.groupby("method").size().to_dict() == {"unet": 8, "plain": 8, "sifa": 12}
     assert set(patients["statistics"]) == {"trained", "source", "target", "both"}
     translated = patients[patients["route"] == "translated"]
     assert set(translated["method"]) == {"sifa"} and set(translated["cohort"]) == {"covid"}
@@ -127,7 +128,7 @@ def test_what_is_gathered_is_read_and_stale_only_by_its_own_code(gathered, setti
     before = (folder / "manifest.json").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rivals, "compute_group", lambda *_: pytest.fail("computed again"))
-        patch.setattr(rivals, "GROUPS", {"unet-0": [], "plain": [], "sifa": []})
+        patch.setattr(rivals, "GROUPS", {"unet-0": [], "plain": [], "sifa": []})  # fewer than were put together
         with pytest.raises(Exception, match="holds a run of other settings"):
             rivals.gather(settings, gathered[1])
     assert (folder / "manifest.json").read_bytes() == before
