@@ -5,6 +5,9 @@ VENV ?= .venv
 CORES ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 PRESET ?= demo
 NAME ?=
+KERNEL ?= python3
+KERNEL_AT ?= --user
+WITHOUT_GPU ?=
 PARAMS ?=
 BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa fans
 TORCH_PYTHON ?=
@@ -26,7 +29,7 @@ export PYTHONUNBUFFERED = 1
 step = @printf '\n== %s ==\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help env book site test chapter results bench format strip requirements clean name-of-chapter
+.PHONY: help env kernel book site test chapter results bench links format strip requirements clean name-of-chapter
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -51,9 +54,13 @@ $(STAMP): requirements.txt pyproject.toml
 	fi
 	@touch $@
 
+# An environment that is there is taken as it is: that for a GPU is not made from the pinned packages.
+kernel: $(if $(wildcard $(BIN)/python),,$(STAMP)) ## register the environment as the Jupyter kernel lusbook (VENV=.venv-gpu for another)
+	$(BIN)/python -m ipykernel install $(KERNEL_AT) --name lusbook --display-name 'lusbook ($(VENV))' $(if $(KERAS_BACKEND),--env KERAS_BACKEND $(KERAS_BACKEND))
+
 book: $(STAMP) ## run the whole study on the simulated cohorts and render it (PRESET=demo, CORES=all)
 	$(step) 'study: $(PRESET), $(CORES) cores'
-	$(BIN)/lusbook study --preset $(PRESET) --results _build/results --cores $(CORES) --recompute
+	$(BIN)/lusbook study --preset $(PRESET) --results _build/results --cores $(CORES) --recompute $(if $(WITHOUT_GPU),--without-gpu)
 	$(step) 'chapters'
 	$(BIN)/lusbook chapters --results _build/results --out _build/staging --preset $(PRESET)
 	$(step) 'book'
@@ -81,19 +88,21 @@ test: $(STAMP) ## every check: ruff, unit tests, doctests, chapters, a book with
 
 chapter: name-of-chapter $(STAMP) ## run one chapter: make chapter NAME=sifa PARAMS="-p image_size 96"
 	@mkdir -p _build/chapters
-	$(BIN)/papermill book/$(NAME).ipynb _build/chapters/$(NAME).ipynb -k python3 $(PARAMS)
+	$(BIN)/papermill book/$(NAME).ipynb _build/chapters/$(NAME).ipynb -k $(KERNEL) $(PARAMS)
 	@printf '\nThe executed chapter: %s\n' '_build/chapters/$(NAME).ipynb'
 
 name-of-chapter:
 	@test -n '$(filter $(CHAPTERS),$(NAME))' || { echo "make chapter: NAME must be one of $(CHAPTERS); received '$(NAME)'" >&2; exit 1; }
 
 results: $(STAMP) ## compute the committed study anew, and the committed chapters from it
-	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES) --recompute
+	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES) --recompute $(if $(WITHOUT_GPU),--without-gpu)
 	rm -rf data/results/$(PRESET)-*
 	$(BIN)/lusbook queue data/queues/comparisons.yaml --minutes 600 --results data/results --threads $(CORES)
+	for more in secondary rivals dose-response; do $(BIN)/lusbook $$more --preset $(PRESET) --results data/results || exit; done
 	$(BIN)/lusbook attempts --preset $(PRESET) --results data/results --threads $(CORES)
 	for seed in 1 2; do $(BIN)/lusbook real --preset $(PRESET) --set seed=$$seed --results data/results --threads $(CORES) || exit; done
 	$(BIN)/lusbook chapters --results data/results --in-place
+	$(BIN)/python -m lusbook.readme
 	$(MAKE) format
 
 bench: $(STAMP) ## measure speed into data/benchmarks (TORCH_PYTHON=a Python with PyTorch to compare with)
@@ -102,6 +111,9 @@ bench: $(STAMP) ## measure speed into data/benchmarks (TORCH_PYTHON=a Python wit
 		case $$name in unet|inference) options='$(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))' ;; *) options= ;; esac; \
 		$(BIN)/python benchmarks/$$name.py $$options; \
 	done
+
+links: $(STAMP) ## follow the links of the book; needs the network, so no part of make test
+	$(BIN)/jupyter-book build . --all -q --builder linkcheck --path-output _build/links
 
 format: $(STAMP) strip ## format code and chapters, as the checks want them
 	$(BIN)/ruff check --fix .

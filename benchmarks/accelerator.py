@@ -19,22 +19,6 @@ SIZES, PRECISIONS, CALLS = (128, 256), ("float32", "bfloat16"), 20
 METHODS = ("unet", "simultaneous", "sequential")
 
 
-def peak_memory():
-    """Peak of device memory of this process in bytes; None where the backend cannot tell."""
-    import keras
-
-    try:
-        if keras.backend.backend() == "jax":
-            import jax
-
-            return jax.devices()[0].memory_stats()["peak_bytes_in_use"]
-        import tensorflow as tf
-
-        return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    except (TypeError, KeyError, ValueError):  # a CPU keeps no such count
-        return None
-
-
 def make_call(method, settings):
     """One iteration on a fixed batch, as a call without arguments, and its operations."""
     import flops
@@ -63,6 +47,7 @@ def measure(method, size, precision, calls, quick):
     rows : list of dict
     """
     from lusbook import backend
+    from lusbook.estimate import device_memory
     from lusbook.settings import make_settings
 
     updates = {} if method == "unet" else {"sifa_updates": method}
@@ -78,9 +63,9 @@ def measure(method, size, precision, calls, quick):
         times = [common.seconds(call) for _ in range(calls)]
     rows.append(common.quantity(f"{name}, iteration", times, flops=operations))
     rows.append(common.quantity(f"{name}, achieved", np.divide(operations / 1e12, times), "TFLOP/s"))
-    peak = peak_memory()
+    peak = device_memory()
     if peak is not None:
-        rows.append(common.quantity(f"{name}, peak memory", peak / 2**30, "GiB"))
+        rows.append(common.quantity(f"{name}, peak memory", peak, "GiB"))
     return rows
 
 

@@ -1,6 +1,7 @@
 """Executing the chapters, and the box that each opens with."""
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -18,14 +19,52 @@ from lusbook.errors import LusbookError
 from lusbook.runs import stale_runs, study_folder
 from lusbook.settings import PROJECT, chapter_settings
 
-SHELL = ("_config.yml", "_toc.yml")
+SHELL = ("_config.yml", "_toc.yml", "CHANGELOG.md")
+HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+WORDS_A_MINUTE = 200
+
+
+def pages():
+    """Files of all pages, in the order of the table of contents."""
+    toc = yaml.safe_load((PROJECT / "_toc.yml").read_text())
+    names = [toc["root"], *(entry["file"] for part in toc.get("parts", [toc]) for entry in part["chapters"])]
+    files = [PROJECT / f"{name}{suffix}" for name in names for suffix in (".ipynb", ".md")]
+    return [file for file in files if file.exists()]
 
 
 def chapter_names():
     """Chapters that are notebooks, in the order of the table of contents."""
-    toc = yaml.safe_load((PROJECT / "_toc.yml").read_text())
-    files = [toc["root"], *(entry["file"] for part in toc.get("parts", [toc]) for entry in part["chapters"])]
-    return [Path(file).name for file in files if (PROJECT / f"{file}.ipynb").exists()]
+    return [file.stem for file in pages() if file.suffix == ".ipynb"]
+
+
+def reading_minutes(page):
+    """Estimated minutes to read a page: its words at 200 a minute.
+
+    Text, captions and code that is shown count; hidden code, tables and figures that code makes do not.
+
+    Parameters
+    ----------
+    page : path
+        A notebook or a Markdown file.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    page = Path(page)
+    if page.suffix == ".ipynb":
+        parts = []
+        for cell in nbformat.read(page, as_version=4).cells:
+            parts.append(cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", ""))
+            if not HIDDEN & set(cell.metadata.get("tags", [])):
+                parts.append(cell.source)
+        text = "\n".join(parts)
+    else:
+        text = page.read_text(encoding="utf-8")
+    text = re.sub(r"\{[\w:]+\}", "", text)  # names of roles are not read
+    words = re.findall(r"\w[\w.'-]*", text)
+    return max(1, round(len(words) / WORDS_A_MINUTE))
 
 
 def execute_book(names=None, out=PROJECT, results=None, preset="demo"):

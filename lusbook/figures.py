@@ -161,6 +161,31 @@ def dice_distribution(per_image):
     return figure
 
 
+def published_beside_ours(ours, published):
+    """Mean Dice of every method on each cohort, ours beside the published.
+
+    Parameters
+    ----------
+    ours : pandas.DataFrame
+        experiment, cohort, mean, as :func:`lusbook.tables.dice_table`.
+    published : pandas.DataFrame
+        experiment, cohort, dice_mean.
+    """
+    names = {name: title for name, title in titles("names").items() if name in set(ours["experiment"])}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 0.36 * len(names) + 1.1), sharey=True, layout="constrained")
+    for ax, (cohort, label) in zip(axes, COHORT_NAMES.items(), strict=True):
+        for table, column, style in ((published, "dice_mean", {"facecolor": "white"}), (ours, "mean", {})):
+            means = table[table["cohort"] == cohort].set_index("experiment")[column].reindex(list(names))
+            side = "published" if style else "here"
+            options = {"facecolor": PALETTE[cohort], "edgecolor": PALETTE[cohort], "linewidth": 1.8, "zorder": 3}
+            ax.scatter(means, range(len(names)), s=60, label=side, marker="D" if style else "o", **options | style)
+        ax.set(xlim=(0, 1), xlabel="mean Dice over test images", title=f"tested on {label}")
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axes[0].set_yticks(range(len(names)), names.values())
+    axes[0].invert_yaxis()
+    return figure
+
+
 def differences_by_patient(compared):
     """Differences of Dice in pairs over patients with their intervals, and the published differences of means.
 
@@ -416,7 +441,7 @@ def recipe_curves(curves, trained, source):
         ax.axvline(trained, color="0.5", linewidth=1, linestyle=":")
         ax.set(title=f"dropout {dropout:g}", xlabel="iteration", ylim=(0, 1))
     axes[0].set_ylabel("Dice")
-    axes[-1].legend(fontsize=8, frameon=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     return figure
 
 
@@ -468,6 +493,7 @@ def gain_surface(surface):
         source, target = direction.split("-to-")
         ax.set_title(f"{COHORT_NAMES[source]} to {COHORT_NAMES[target]}")
         ax.set(xlabel="consistency of source labels", ylabel="diversity of target images")
+        ax.tick_params(axis="y", rotation=0)
     return figure
 
 
@@ -495,7 +521,7 @@ def dose_lines(surface):
         source, target = direction.split("-to-")
         ax.set(title=f"{COHORT_NAMES[source]} to {COHORT_NAMES[target]}", xlabel="consistency of source labels")
     axes[0].set_ylabel("gain in Dice, SIFA less U-Net")
-    axes[-1].legend(fontsize=9, frameon=True)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(styles), fontsize=9)
     return figure
 
 

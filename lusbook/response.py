@@ -223,6 +223,13 @@ def effects_table(effects):
     return wide.rename(columns=heads).rename_axis(index=None, columns=None)
 
 
+def joint_row(gains, name):
+    """Effects over both directions as text: one row, of that name."""
+    fitted = effects(gains)
+    chosen = fitted["direction"].eq("both") & fitted["term"].isin(EFFECTS)
+    return effects_table(fitted[chosen]).T.set_axis([name])
+
+
 def surface_table(surface):
     """Cells as text: direction, consistency, diversity, Dice of both methods, gain with its interval, n."""
     table = surface.replace({"direction": direction_titles()}).round({"better": 2, "worse": 2})

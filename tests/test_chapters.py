@@ -174,6 +174,36 @@ def test_the_earlier_phantoms_results_are_whole():
     assert list(runs.read_seeds(study)) == [0, 1, 2]
 
 
+def test_reading_minutes_count_what_is_shown(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("word " * 399 + "{doc}`two` {term}`three <four>`")
+    assert chapters.reading_minutes(page) == 2
+    page.write_text("{doc}`one`")
+    assert chapters.reading_minutes(page) == 1
+    hidden = nbformat.v4.new_code_cell("word " * 1000, metadata={"tags": ["hide-input"]})
+    captioned = nbformat.v4.new_code_cell("x", metadata={"mystnb": {"figure": {"caption": "word " * 400}}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("word " * 600), hidden])
+    nbformat.write(notebook, tmp_path / "page.ipynb")
+    assert chapters.reading_minutes(tmp_path / "page.ipynb") == 3
+    notebook.cells.append(captioned)
+    nbformat.write(notebook, tmp_path / "page.ipynb")
+    assert chapters.reading_minutes(tmp_path / "page.ipynb") == 5
+
+
+def test_reading_times_on_the_front_page_are_those_of_the_pages():
+    front = nbformat.read(PROJECT / "book" / "index.ipynb", as_version=4)
+    outputs = [output for cell in front.cells for output in cell.get("outputs", [])]
+    prefix = "application/papermill.record/"
+    shown = {
+        output.metadata["scrapbook"]["name"]: output.data[f"{prefix}text/plain"].strip("'")
+        for output in outputs
+        if output.get("metadata", {}).get("scrapbook")
+    }
+    for page in chapters.pages():
+        minutes = f"{chapters.reading_minutes(page)} min"
+        assert shown[f"minutes-{page.stem}"] == minutes, f"{page.stem}: lusbook chapters index --in-place"
+
+
 def test_an_unknown_chapter_is_named(tmp_path):
     with pytest.raises(LusbookError, match="chapter 'sifo' is not known; expected one of index"):
         chapters.execute_book(["sifo"], tmp_path)

@@ -124,6 +124,8 @@ def test_help_names_every_command():
         "queue",
         "describe",
         "study",
+        "estimate",
+        "doctor",
         "chapters",
         "real",
         "attempts",

@@ -273,7 +273,7 @@ def test_recipe_curves_have_a_panel_for_each_dropout():
     axes = figures.recipe_curves(pd.DataFrame(rows, columns=columns), 15, "covid").axes
     assert [ax.get_title() for ax in axes] == ["dropout 0", "dropout 0.5"]
     assert len(axes[0].lines) == 4 * (2 + 1) + 1  # two folds and their mean, and the mark
-    texts = [text.get_text() for text in axes[1].get_legend().get_texts()]
+    texts = [text.get_text() for text in axes[0].get_figure().legends[0].get_texts()]
     assert "rate 0.005, COVID-19 test" in texts and len(texts) == 4
 
 
@@ -302,3 +302,16 @@ def test_gains_are_drawn_cell_by_cell():
     assert there.get_title() == "COVID-19 to CAP"
     heights = [container.lines[0].get_ydata().tolist() for container in there.containers]
     assert np.allclose(heights, [[0, 0.8], [-0.8, 0]])
+
+
+def test_published_beside_ours_shows_both_and_no_joint_value_that_was_not_published():
+    ours = pd.DataFrame({"experiment": ["unet-joint", "unet-cap"], "cohort": "cap", "mean": [0.7, 0.2]})
+    published = pd.DataFrame({"experiment": ["unet-cap", "unet-covid"], "cohort": "cap", "dice_mean": [0.4, 0.9]})
+    figure = figures.published_beside_ours(ours, published)
+    quoted, here = (scatter.get_offsets().filled(np.nan) for scatter in figure.axes[1].collections)
+    np.testing.assert_allclose(here, [[0.2, 0], [0.7, 1]])  # in the paper's order
+    np.testing.assert_allclose(quoted, [[0.4, 0], [np.nan, np.nan]])
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "U-Net (CAP)",
+        "U-Net (COVID-19 and CAP jointly)",
+    ]

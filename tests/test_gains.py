@@ -90,3 +90,17 @@ def test_a_steady_curve_has_no_swing_and_a_jumping_one_has():
     assert table.loc[0.0, "step"] == pytest.approx(0) and table.loc[0.0, "mean"] == pytest.approx(0.5)
     assert table.loc[0.5, "step"] == pytest.approx(0.2)
     assert table.loc[0.5, ["lowest", "highest"]].tolist() == pytest.approx([0.5, 0.7])
+
+
+def test_tables_in_words():
+    table = make_rivals(lambda rival, *_: 0.5 if rival.method == "sifa" else 0.25)
+    split = gains.split_table(gains.split(table, n_resamples=FEW))
+    assert list(split) == ["labels of", "tested on", "recipe", "network", "adaptation", "whole", "patients", "images"]
+    assert split["whole"].iloc[0] == "0.25 (0.25 to 0.25)"
+    levels = gains.levels_table(table, n_resamples=FEW)
+    bounds = gains.bounds_table(levels)
+    assert bounds.shape == (8, 4) and (bounds.loc["SIFA"] == "0.50 (0.50 to 0.50)").all()
+    assert "U-Net, dropout 0.5, rate 0.005" in bounds.index and not bounds.isna().any(axis=None)
+    statistics = gains.statistics_table(levels)
+    assert len(statistics) == 14 * 2 + 2 * 3 and list(statistics)[-4:] == ["trained", "source", "target", "both"]
+    assert gains.shift(table, "plain", "covid", n_resamples=FEW)["difference"] == 0

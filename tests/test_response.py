@@ -107,3 +107,16 @@ def test_the_reduced_source_is_compared_in_its_corners_only():
     table = response.reduced_source(grid, n_resamples=FEW)
     assert len(table) == 5 and set(table["direction"]) == {"covid-to-cap"}
     assert np.allclose(table["gain"], 0.15) and table["consistency"].isna().sum() == 1
+
+
+def test_tables_in_words():
+    grid = make_grid(linear)
+    gain = response.gains(grid)
+    row = response.joint_row(gain, "a name")
+    assert list(row.index) == ["a name"] and list(row) == list(response.EFFECTS)
+    assert row.loc["a name", "consistency"].startswith("0.20 (")
+    wide = response.effects_table(response.effects(gain, n_resamples=FEW))
+    assert list(wide) == ["COVID-19 to CAP", "CAP to COVID-19", "both directions"]
+    assert wide.loc["diversity:direction", "COVID-19 to CAP"] == ""
+    table = response.surface_table(response.surface(gain, n_resamples=FEW))
+    assert set(table["direction"]) == {"COVID-19 to CAP", "CAP to COVID-19"} and "low" not in table

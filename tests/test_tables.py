@@ -59,7 +59,9 @@ def test_published_claims_agree_with_published_means():
 
 
 def test_an_unknown_published_table_is_named():
-    with pytest.raises(LusbookError, match="'table3' is not known; expected one of claims, cohorts, comparisons, folds, names"):
+    with pytest.raises(
+        LusbookError, match="'table3' is not known; expected one of claims, cohorts, comparisons, folds"
+    ):
         load_published("table3")
 
 
