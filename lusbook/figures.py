@@ -367,9 +367,11 @@ def domain_yardstick(distances):
     figure, axes = plt.subplots(1, 3, figsize=(11, 2.6), layout="constrained", sharey=True)
     for ax, (column, title) in zip(axes, panels.items(), strict=True):
         options = {"x": column, "y": "kind", "order": list(kinds), "hue": "kind", "palette": colours, "legend": False}
-        sns.stripplot(distances[distances["kind"].isin(kinds)], size=5, alpha=0.6, jitter=0.2, ax=ax, **options)
-        medians = distances.groupby("kind")[column].median()
-        ax.scatter([medians.get(kind, np.nan) for kind in kinds], range(3), marker="|", s=500, color="black", zorder=3)
+        rows = distances.loc[distances["kind"].isin(kinds), ["kind", column]].dropna()
+        if len(rows):  # three patients cannot be halved
+            sns.swarmplot(rows, size=4, ax=ax, **options)  # places dots without chance, unlike jitter
+            medians = rows.groupby("kind")[column].median().reindex(list(kinds))
+            ax.scatter(medians, range(3), marker="|", s=500, color="black", zorder=3)
         ax.set_yticks(range(3), kinds.values())
         ax.set(ylabel="", xlabel=title)
     return figure

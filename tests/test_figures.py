@@ -253,6 +253,14 @@ def test_domain_yardstick_has_a_dot_for_each_pair_of_halves():
     assert dots[-1][2, 0] == 2  # the median
 
 
+def test_domain_yardstick_of_too_few_patients_is_empty():
+    table = pd.DataFrame({"kind": ["cohorts"], "a_distance": [1.0], "mmd": [np.nan], "frechet": [2.0]})
+    figure = figures.domain_yardstick(table)
+    figure.canvas.draw()
+    assert not any(ax.collections for ax in figure.axes)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "COVID-19, two halves"
+
+
 def test_relation_map_has_a_square_for_each_measure_and_experiment():
     rows = [(m, e, c, 0.25) for m in ("place", "size") for e in ("unet-cap", "mean") for c in ("covid", "cap", "both")]
     relation = pd.DataFrame(rows, columns=["measure", "experiment", "cohort", "rho"]).assign(n=6)
