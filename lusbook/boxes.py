@@ -117,11 +117,10 @@ def cost(chapter, settings=None, results=None):
 
 def spent(seconds):
     """Time of several computations together."""
-    return (
-        f"{duration(sum(seconds))} ({len(seconds)} run{'s' * (len(seconds) > 1)}, added up)"
-        if seconds
-        else "not measured"
-    )
+    if not seconds:
+        return "not measured"
+    runs = "1 run" if len(seconds) == 1 else f"{len(seconds)} runs, added up"
+    return f"{duration(sum(seconds))} ({runs})"
 
 
 def page_seconds():

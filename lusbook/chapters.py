@@ -102,8 +102,8 @@ def execute_book(names=None, out=PROJECT, results=None, preset="demo"):
             for path, seconds in pool.map(execute_chapter, some):
                 took[path.stem] = seconds
                 print(f"chapter {len(took)} of {len(jobs)}  {path.stem}  {seconds:.0f} s", file=sys.stderr, flush=True)
-            if out == PROJECT and preset == "demo":
-                keep_page_seconds({name: seconds for name, seconds in took.items() if name != "status"})
+            if last and some != last and out == PROJECT and preset == "demo":
+                keep_page_seconds(took)
 
 
 def quiet_kernels():

@@ -9,9 +9,6 @@ from lusbook.performance import BENCHMARKS, load_benchmark, machine_of
 from lusbook.runs import read_json, results_folder
 from lusbook.tables import NO_VALUE
 
-KEPT = (".csv", ".json", ".npz")
-NEVER_KEPT = ("weights", ".", "checkpoint-", "snapshot-")  # beginnings of names
-
 
 def pages_table(names):
     """Seconds of each page, as last executed in place; what was not measured has a dash.
@@ -23,6 +20,12 @@ def pages_table(names):
     seconds = page_seconds()
     cells = [f"{seconds[name]}" if name in seconds else NO_VALUE for name in names]
     return pd.DataFrame({"s": cells}, index=names)
+
+
+def complete_folders(root):
+    """Folders with a manifest; what is inside one of them, as single trainings of a grid are, is left out."""
+    folders = sorted(path.parent for path in root.rglob("manifest.json"))
+    return [folder for folder in folders if not set(folder.parents) & set(folders)]
 
 
 def read_runs(results=None):
@@ -41,8 +44,8 @@ def read_runs(results=None):
     """
     root = results_folder(results)
     rows = []
-    for path in sorted(root.rglob("manifest.json")):
-        manifest, (study, *run) = read_json(path), path.parent.relative_to(root).parts
+    for folder in complete_folders(root):
+        manifest, (study, *run) = read_json(folder / "manifest.json"), folder.relative_to(root).parts
         row = {"study": study, "run": "/".join(run), "seconds": manifest["seconds"]}
         row |= {name: manifest.get(name, NO_VALUE) for name in ("backend", "device", "cores", "threads", "seed")}
         versions = ", ".join(f"{package} {text}" for package, text in manifest["versions"].items())
@@ -68,7 +71,7 @@ def versions_table(runs):
 
 
 def disk_table(results=None):
-    """What each study's tables, arrays and manifests take on disk; weights and checkpoints do not count.
+    """What each study's manifests, and the files that they name, take on disk; weights are not among these.
 
     Parameters
     ----------
@@ -81,9 +84,10 @@ def disk_table(results=None):
         One row a study, and ``all``: files, MB (10⁶ bytes).
     """
     root, rows = results_folder(results), []
-    for path in root.rglob("*"):
-        if path.suffix in KEPT and not path.name.startswith(NEVER_KEPT):
-            rows.append({"study": path.relative_to(root).parts[0], "files": 1, "MB": path.stat().st_size / 1e6})
+    for folder in complete_folders(root):
+        for name in ("manifest.json", *read_json(folder / "manifest.json")["files"]):
+            size = (folder / name).stat().st_size / 1e6
+            rows.append({"study": folder.relative_to(root).parts[0], "files": 1, "MB": size})
     table = pd.DataFrame(rows, columns=["study", "files", "MB"]).groupby("study").sum().rename_axis(None)
     table.loc["all"] = table.sum()
     return table.astype({"files": int, "MB": float}).round({"MB": 2})
