@@ -1,5 +1,6 @@
 """Chapters rerun with other parameters, from any folder, and refused with impossible ones."""
 
+import contextlib
 import json
 import os
 import re
@@ -263,6 +264,29 @@ def test_reading_times_on_the_front_page_are_those_of_the_pages():
 def test_an_unknown_chapter_is_named(tmp_path):
     with pytest.raises(LusbookError, match="chapter 'sifo' is not known; expected one of index"):
         chapters.execute_book(["sifo"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "kept"),
+    [
+        (["status", "unet", "data"], {}, [{"unet": 7, "data": 7}]),
+        (["unet"], {}, []),
+        (["unet", "status"], {"preset": "smoke"}, []),
+    ],
+)
+def test_times_of_pages_are_kept_before_the_status_page_is_executed(monkeypatch, names, options, kept):
+    class Pool(contextlib.nullcontext):
+        map = staticmethod(map)
+
+    done, found = [], []
+    monkeypatch.setattr(chapters, "ProcessPoolExecutor", lambda *_: Pool(Pool()))
+    monkeypatch.setattr(chapters, "execute_chapter", lambda job: (done.append(job[0].stem) or job[0], 7))
+    monkeypatch.setattr(chapters, "keep_page_seconds", lambda took: found.append(dict(took)) or done.append("kept"))
+    chapters.execute_book(names, **options)
+    assert found == kept
+    assert sorted(set(done) - {"kept"}) == sorted(names)
+    if kept:
+        assert done[-2:] == ["kept", "status"]
 
 
 def test_a_failing_chapter_leaves_the_old_one(tmp_path):
