@@ -13,7 +13,7 @@ TIMES = PROJECT / "data" / "page-seconds.json"
 STEP = 5  # s, to which the time of a page is rounded up: a repetition differs by less
 TRAININGS = ("unet-*", "sifa-*")
 # Folders of a study that a chapter shows; without an entry, those of every training. The folders of `rivals` and
-# `dose-response` know only how long putting their tables together took, and so are not here.
+# `dose-response` know only how long putting their tables together took, and so do not count.
 SHOWN = {
     "data": ("cohorts",),
     "phantom": ("realism",),
