@@ -15,6 +15,7 @@ import papermill
 import yaml
 from IPython.display import Markdown, display
 
+from lusbook.boxes import box, keep_page_seconds
 from lusbook.errors import LusbookError
 from lusbook.runs import stale_runs, study_folder
 from lusbook.settings import PROJECT, chapter_settings
@@ -94,9 +95,15 @@ def execute_book(names=None, out=PROJECT, results=None, preset="demo"):
         os.environ["LUSBOOK_RESULTS"] = str(Path(results).resolve())
     parameters = {} if preset == "demo" else {"preset": preset}
     jobs = [(out / "book" / f"{name}.ipynb", parameters) for name in names or known]
+    last = [job for job in jobs if job[0].stem == "status"]  # which shows how long the others took
+    took = {}
     with ProcessPoolExecutor(min(2, os.cpu_count()), get_context("spawn"), quiet_kernels) as pool:
-        for count, (path, seconds) in enumerate(pool.map(execute_chapter, jobs), start=1):
-            print(f"chapter {count} of {len(jobs)}  {path.stem}  {seconds:.0f} s", file=sys.stderr, flush=True)
+        for some in ([job for job in jobs if job not in last], last):
+            for path, seconds in pool.map(execute_chapter, some):
+                took[path.stem] = seconds
+                print(f"chapter {len(took)} of {len(jobs)}  {path.stem}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            if last and some != last and out == PROJECT and preset == "demo":
+                keep_page_seconds(took)
 
 
 def quiet_kernels():
@@ -145,11 +152,13 @@ def clean(notebook):
     return notebook
 
 
-def begin(variables, *own):
+def begin(chapter, variables, *own):
     """Begin a chapter: check its parameters, set the style, and say what a reader must know of its numbers.
 
     Parameters
     ----------
+    chapter : str
+        Its name.
     variables : dict
         The chapter's ``globals()``, directly after its parameters cell.
     *own : str
@@ -169,21 +178,21 @@ def begin(variables, *own):
     settings = chapter_settings(variables, *own)
     use_style()
     pd.set_option("display.max_colwidth", None)
-    display(Markdown(notice(settings, variables.get("results"))))
+    display(Markdown(notice(chapter, settings, variables.get("results"))))
     return settings
 
 
-def notice(settings, results=None):
-    """What a reader must know of the numbers on a page, in Markdown: their setting, and whether they are stale."""
+def notice(chapter, settings, results=None):
+    """What a reader must know of a page, in Markdown: its setting, what it takes, whether its numbers are stale."""
     folder = study_folder(settings, results)
     text = f"Study `{folder.name}`: {settings.image_size} px images, seed {settings.seed}."
     if settings.cohorts == "phantom":
         text += " The cohorts are simulated."
     if settings.preset != "paper":
         text += " **This is a reduced setting, not the paper's**: smaller images and networks, fewer iterations."
-    box = f":::{{note}}\n{text}\n:::\n"
+    opening = box(chapter, text, settings, results)
     stale = stale_runs(settings, results)
     if stale:
         listed = ", ".join(stale[:3]) + (" and more" if len(stale) > 3 else "")
-        box += f":::{{warning}}\nStale: {len(stale)} runs were computed by other code than this ({listed}).\n:::\n"
-    return box
+        opening += f":::{{warning}}\nStale: {len(stale)} runs were computed by other code than this ({listed}).\n:::\n"
+    return opening

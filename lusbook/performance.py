@@ -113,6 +113,11 @@ def fans_table(content):
     return table[list(dict.fromkeys(parts["what"]))].rename_axis(index=None, columns=None)
 
 
+def machine_of(content):
+    """The machine that a benchmark's quantities were computed on, which may be another than wrote its file."""
+    return content.get("computed_on") or content.get("options", {}).get("computed_on") or content["machine"]
+
+
 def machines_table(contents):
     """What computed: one row for benchmarks of the same machine, versions and day.
 
@@ -123,7 +128,7 @@ def machines_table(contents):
     """
     rows = {}
     for name, content in contents.items():
-        machine = content.get("computed_on") or content.get("options", {}).get("computed_on") or content["machine"]
+        machine = machine_of(content)
         packages = {package.removesuffix("-cpu"): text for package, text in machine["versions"].items()}
         if content.get("torch"):
             packages["torch"] = content["torch"]["version"]

@@ -1,10 +1,13 @@
 """Chapters rerun with other parameters, from any folder, and refused with impossible ones."""
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -25,6 +28,7 @@ OWN = {
     "real": ["covid_blues", "cit"],
     "phantom": ["covid_blues"],
     "performance": ["benchmarks"],
+    "status": ["benchmarks"],
     "dose-response": ["levels", "seeds"],
 }
 TRAINING = ["claims", "unet", "sifa", "results", "overlays", "diversity", "own-data", "index"]
@@ -52,7 +56,7 @@ def shown(notebook):
 def test_all_chapters_of_the_contents_are_here():
     study = {"claims", "data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
     study |= {"secondary", "rivals", "dose-response"}
-    assert {"index", *study, "own-data", "performance"} == set(NAMES)
+    assert {"index", *study, "own-data", "performance", "status"} == set(NAMES)
 
 
 def test_chapters_run_with_other_parameters_and_own_images(place):
@@ -86,7 +90,8 @@ def test_an_impossible_parameter_is_refused_before_training(tmp_path, name, para
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_typed_explained_and_known(name):
     found = papermill.inspect_notebook(PROJECT / "book" / f"{name}.ipynb")
-    assert set(found) == {"benchmarks"} if name == "performance" else {"preset", "results"} <= set(found)
+    needed = {"performance": {"benchmarks"}, "status": {"benchmarks", "results"}}.get(name, {"preset", "results"})
+    assert needed <= set(found)
     for parameter in found.values():
         assert parameter["inferred_type_name"] in ("str", "int", "float")
         assert len(parameter["help"]) > 10
@@ -134,6 +139,58 @@ def test_chapters_of_real_clips_say_how_to_get_them(tmp_path, monkeypatch, name)
 def test_performance_chapter_without_measurements(tmp_path):
     text = shown(execute("performance", tmp_path, benchmarks=str(tmp_path)))
     assert "Not measured yet: `python benchmarks/sifa.py`" in text and "No GPU was at hand" in text
+
+
+def test_status_of_results_and_benchmarks_that_are_not_there(tmp_path):
+    text = shown(execute("status", tmp_path, results=str(tmp_path / "results"), benchmarks=str(tmp_path)))
+    assert "Not measured yet: `make bench` does it" in text and "sifa-covid-to-cap" not in text
+
+
+def committed_box(name):
+    """The box that a committed chapter shows."""
+    texts = [
+        output.data["text/markdown"]
+        for cell in nbformat.read(PROJECT / "book" / f"{name}.ipynb", as_version=4).cells
+        for output in cell.get("outputs", [])
+        if ":::{dropdown}" in output.get("data", {}).get("text/markdown", "")
+    ]
+    assert len(texts) == 1, name
+    return texts[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_chapter_opens_with_its_own_box(name):
+    box = committed_box(name)
+    found = papermill.inspect_notebook(PROJECT / "book" / f"{name}.ipynb")
+    assert re.findall(r"^\| `(\w+)` \|", box, re.MULTILINE) == list(found)
+    assert f"make chapter NAME={name}" in box and f"papermill book/{name}.ipynb" in box
+    assert "Time for this page: " in box
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """What commands of a box need of the project, the environment among it."""
+    for name in ("Makefile", "book", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).symlink_to(PROJECT / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    (tmp_path / ".venv" / ".installed").touch()
+    return tmp_path
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make here")
+def test_the_commands_in_a_box_run_as_they_stand(checkout):
+    committed = sorted((PROJECT / "data" / "results").iterdir())
+    by_make, by_papermill = re.search(r"```sh\n(.*?)\n```", committed_box("data"), re.DOTALL)[1].splitlines()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "LUSBOOK_RESULTS": str(checkout / "results")}
+    for command, out in ((by_make, "_build/chapters/data.ipynb"), (by_papermill, "data-again.ipynb")):
+        done = subprocess.run(command, shell=True, cwd=checkout, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        text = shown(nbformat.read(checkout / out, as_version=4))
+        assert "Study `smoke`" in text and "image/png" in text
+    assert (checkout / "results" / "smoke" / "cohorts" / "manifest.json").exists()
+    assert sorted((PROJECT / "data" / "results").iterdir()) == committed
 
 
 def test_committed_chapters_have_outputs_and_no_traces():
@@ -207,6 +264,29 @@ def test_reading_times_on_the_front_page_are_those_of_the_pages():
 def test_an_unknown_chapter_is_named(tmp_path):
     with pytest.raises(LusbookError, match="chapter 'sifo' is not known; expected one of index"):
         chapters.execute_book(["sifo"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "kept"),
+    [
+        (["status", "unet", "data"], {}, [{"unet": 7, "data": 7}]),
+        (["unet"], {}, []),
+        (["unet", "status"], {"preset": "smoke"}, []),
+    ],
+)
+def test_times_of_pages_are_kept_before_the_status_page_is_executed(monkeypatch, names, options, kept):
+    class Pool(contextlib.nullcontext):
+        map = staticmethod(map)
+
+    done, found = [], []
+    monkeypatch.setattr(chapters, "ProcessPoolExecutor", lambda *_: Pool(Pool()))
+    monkeypatch.setattr(chapters, "execute_chapter", lambda job: (done.append(job[0].stem) or job[0], 7))
+    monkeypatch.setattr(chapters, "keep_page_seconds", lambda took: found.append(dict(took)) or done.append("kept"))
+    chapters.execute_book(names, **options)
+    assert found == kept
+    assert sorted(set(done) - {"kept"}) == sorted(names)
+    if kept:
+        assert done[-2:] == ["kept", "status"]
 
 
 def test_a_failing_chapter_leaves_the_old_one(tmp_path):

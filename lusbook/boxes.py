@@ -1,0 +1,139 @@
+"""What a chapter says of itself at its top: how long its numbers took, its parameters, commands that run it again."""
+
+import json
+
+import papermill
+
+from lusbook.doctor import is_gpu
+from lusbook.runs import read_json, study_folder, write_atomically
+from lusbook.settings import PROJECT
+from lusbook.workload import duration
+
+TIMES = PROJECT / "data" / "page-seconds.json"
+STEP = 5  # s, to which the time of a page is rounded up: a repetition differs by less
+TRAININGS = ("unet-*", "sifa-*")
+# Folders of a study that a chapter shows; without an entry, those of every training. The folders of `rivals` and
+# `dose-response` know only how long putting their tables together took, and so do not count.
+SHOWN = {
+    "data": ("cohorts",),
+    "phantom": ("realism",),
+    "unet": ("unet-*",),
+    "sifa": ("sifa-*",),
+    "secondary": ("secondary", *TRAININGS),
+    "diversity": ("cohorts", "spread", *TRAININGS),
+    "real": ("real", "attempts"),
+    "rivals": (),
+    "dose-response": (),
+}
+ALONE = ("own-data", "performance", "status")  # show no study
+
+
+def box(chapter, text="", settings=None, results=None):
+    """A chapter's box, in Markdown: a note with what it takes, and, folded, its parameters and commands.
+
+    Parameters
+    ----------
+    chapter : str
+        Its name.
+    text : str
+        What else the note says.
+    settings : Settings, optional
+        Of the study that it shows; without, it shows none.
+    results : path, optional
+        Folder of studies.
+
+    Returns
+    -------
+    text : str
+    """
+    found = parameters(chapter)
+    rows = [f"| `{name}` | `{default}` | {meaning} |" for name, default, meaning in found]
+    return "\n".join(
+        [
+            ":::{note}",
+            f"{text}\n\n{cost(chapter, settings, results)}".strip(),
+            ":::",
+            ":::{dropdown} Parameters of this page, and commands that run it again",
+            "| parameter | default | meaning |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            "One command or the other, in the folder of the project; `-p` gives a parameter another value and can be",
+            "repeated. The executed copy goes to `_build/chapters`, by the second command into the folder itself.",
+            "",
+            "```sh",
+            *commands(chapter, found),
+            "```",
+            ":::",
+            "",
+        ]
+    )
+
+
+def parameters(chapter):
+    """Parameters of a chapter, from its parameters cell.
+
+    Returns
+    -------
+    parameters : list of tuple of str
+        Name, default as Python has it, and meaning, ready for a table in Markdown.
+    """
+    found = papermill.inspect_notebook(str(PROJECT / "book" / f"{chapter}.ipynb"))
+    special = str.maketrans({"$": r"\$", "|": r"\|"})
+    return [(row["name"], row["default"], row["help"].translate(special)) for row in found.values()]
+
+
+def commands(chapter, found):
+    """Two commands that run a chapter again, by make and by papermill; small, where it can be.
+
+    Parameters
+    ----------
+    chapter : str
+    found : list of tuple of str
+        As :func:`parameters` gives them.
+    """
+    defaults = {name: default.strip("'\"") for name, default, _ in found}
+    option = ""
+    if "preset" in defaults:
+        option = "-p seed 1" if defaults["preset"] == "smoke" else "-p preset smoke"
+    by_make = f'make chapter NAME={chapter} PARAMS="{option}"' if option else f"make chapter NAME={chapter}"
+    return [by_make, f"papermill book/{chapter}.ipynb {chapter}-again.ipynb {option}".strip()]
+
+
+def cost(chapter, settings=None, results=None):
+    """What a chapter takes, in words: its execution from results that are there, and computing those."""
+    page = page_seconds().get(chapter)
+    text = f"Time for this page: {f'about {page} s on a CPU' if page else 'not measured'}"
+    if settings is None or chapter in ALONE:
+        return f"{text}."
+    took = {True: [], False: []}
+    for pattern in SHOWN.get(chapter, TRAININGS):
+        for path in sorted(study_folder(settings, results).glob(f"{pattern}/**/manifest.json")):
+            manifest = read_json(path)
+            took[is_gpu(manifest.get("device", "CPU"))].append(manifest["seconds"])
+    parts = [f"on a {name} {spent(took[gpu])}" for name, gpu in (("CPU", False), ("GPU", True))]
+    return f"{text}, from results that are there. For computing those: {', '.join(parts)}."
+
+
+def spent(seconds):
+    """Time of several computations together."""
+    if not seconds:
+        return "not measured"
+    runs = "1 run" if len(seconds) == 1 else f"{len(seconds)} runs, added up"
+    return f"{duration(sum(seconds))} ({runs})"
+
+
+def page_seconds():
+    """Seconds that pages took when they were last executed in place, by name, rounded up."""
+    return read_json(TIMES) if TIMES.exists() else {}
+
+
+def keep_page_seconds(seconds):
+    """Keep how long pages took; those of other pages stay.
+
+    Parameters
+    ----------
+    seconds : dict of str to float
+    """
+    rounded = {name: STEP * max(1, -int(-value // STEP)) for name, value in seconds.items()}
+    write_atomically(TIMES, json.dumps(dict(sorted((page_seconds() | rounded).items())), indent=1) + "\n")
