@@ -2,7 +2,7 @@
 
 The paper explains why only one direction of adaptation helps by what it saw: CAP labels less consistent, CAP images
 more diverse in place, size and background. Here every image and its label are measured; then how much the measures
-vary, in a cohort, a fold or a patient; then that variability is held against Dice. All of it is observation.
+vary, in a cohort, a fold or a patient. :mod:`lusbook.relation` holds that against Dice. All of it is observation.
 """
 
 import numpy as np
@@ -12,7 +12,6 @@ from skimage.measure import label, regionprops, shannon_entropy
 
 from lusbook.errors import LusbookError
 from lusbook.metrics import confusion_counts, dice
-from lusbook.tables import default_route
 
 SMOOTHING = 1.0  # px, scale at which a border's direction and the image's gradient are taken
 GROUPS = {"cohort": ["cohort"], "fold": ["cohort", "fold"], "patient": ["cohort", "fold", "patient"]}
@@ -202,66 +201,3 @@ def _circular_sd(degrees):
     if len(degrees) < 2:
         return np.nan
     return np.degrees(stats.circstd(np.radians(degrees), high=np.pi / 2, low=-np.pi / 2))
-
-
-def patient_dice(variability, per_image):
-    """Mean Dice of every experiment for each patient, beside the patient's measures.
-
-    Parameters
-    ----------
-    variability : pandas.DataFrame
-        As :func:`variability`, by patient.
-    per_image : pandas.DataFrame
-        Of a study; the default route counts.
-
-    Returns
-    -------
-    table : pandas.DataFrame
-        One row an experiment and patient: experiment, cohort, fold, patient, ``dice`` (mean over the patient's test
-        images), and the columns of ``variability``. Patients that are in one table only are left out.
-
-    Raises
-    ------
-    LusbookError
-        When ``variability`` is not by patient, or the tables have no patient in common.
-    """
-    if "patient" not in variability:
-        raise LusbookError(f"variability: expected a table by patient, received columns {list(variability.columns)}")
-    key = ["cohort", "fold", "patient"]
-    means = default_route(per_image).groupby(["experiment", *key], sort=False, as_index=False)["dice"].mean()
-    table = means.astype({"patient": str}).merge(variability.astype({"patient": str}), on=key)
-    if len(means) and table.empty:
-        raise LusbookError("variability and per-image table: expected the same patients, received none in common")
-    return table
-
-
-def relate_to_dice(variability, per_image):
-    """Rank correlation of every measure with Dice, over patients.
-
-    Parameters
-    ----------
-    variability : pandas.DataFrame
-        As :func:`variability`, by patient.
-    per_image : pandas.DataFrame
-        Of a study; the default route counts.
-
-    Returns
-    -------
-    relation : pandas.DataFrame
-        One row an experiment, cohort and measure: ``rho`` (Spearman's, NaN for fewer than three patients or when
-        one side does not vary) and ``n``, patients, not images. Cohort ``"both"`` pools the two: there a measure
-        that only tells the cohorts apart correlates too. No p value: patients are few and rows many, so a large
-        coefficient somewhere is what chance alone would give.
-    """
-    table = patient_dice(variability, per_image)
-    rows = []
-    for experiment, patients in table.groupby("experiment", sort=False):
-        cohorts = dict(iter(patients.groupby("cohort", sort=False)))
-        for cohort, group in (cohorts | {"both": patients} if len(cohorts) > 1 else cohorts).items():
-            for measure in MEASURES:
-                pairs = group[[measure, "dice"]].dropna()
-                rho = np.nan
-                if len(pairs) > 2 and (pairs.nunique() > 1).all():
-                    rho = float(stats.spearmanr(pairs[measure], pairs["dice"]).statistic)
-                rows.append((experiment, cohort, measure, rho, len(pairs)))
-    return pd.DataFrame(rows, columns=["experiment", "cohort", "measure", "rho", "n"])

@@ -316,23 +316,6 @@ def measures_by_patient(variability, measures):
     return figure
 
 
-def measure_against_dice(table, measure, title):
-    """Mean Dice of a patient against one measure of that patient, one panel an experiment."""
-    order = [name for name in EXPERIMENTS if name in set(table["experiment"])]
-    figure, axes = plt.subplots(2, 4, figsize=(11, 5), layout="constrained", sharex=True, sharey=True)
-    names = titles("names")
-    for ax, experiment in zip(axes.flat, order, strict=False):
-        rows = table[table["experiment"] == experiment]
-        sns.scatterplot(rows, x=measure, y="dice", hue="cohort", palette=PALETTE, ax=ax, legend=False, s=45)
-        ax.set_title(names.get(experiment, experiment).replace(" (", "\n("), fontsize=9)
-        ax.set(xlabel="", ylabel="", ylim=(0, 1))
-    for ax in axes.flat[len(order) :]:
-        ax.set_visible(False)
-    figure.supxlabel(title, fontsize=10)
-    figure.supylabel("Dice of a patient", fontsize=10)
-    return figure
-
-
 def border_examples(examples):
     """Frames whose labels follow the image's border badly, as usual and well, with their AUROC at the border.
 

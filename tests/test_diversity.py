@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn.metrics import f1_score
 
 from lusbook.cohort import Cohort
-from lusbook.diversity import MEASURES, describe_masks, patient_dice, relate_to_dice, variability
+from lusbook.diversity import MEASURES, describe_masks, variability
 from lusbook.errors import LusbookError
 
 SIDE = 24
@@ -202,54 +202,3 @@ def test_groups_of_each_kind():
     assert len(variability(described, "fold")) == 6
     with pytest.raises(LusbookError, match=r"expected one of \['cohort', 'fold', 'patient'\], received 'frame'"):
         variability(described, "frame")
-
-
-def study_of(by_patient, value, experiment="unet-cap"):
-    """Per-image rows, two images a patient, whose mean Dice is ``value(row)``."""
-    rows = by_patient[["cohort", "fold", "patient"]].loc[by_patient.index.repeat(2)].reset_index(drop=True)
-    level = np.repeat([value(row) for _, row in by_patient.iterrows()], 2)
-    rows = rows.assign(experiment=experiment, route="direct", image=np.arange(len(rows)), sensitivity=0.5)
-    return rows.assign(specificity=0.5, dice=level + np.tile([-0.01, 0.01], len(by_patient)))
-
-
-def test_relation_finds_the_measure_that_dice_follows():
-    described = pd.concat([describe_masks(random_cohort(18, seed, name)) for seed, name in enumerate(("covid", "cap"))])
-    by_patient = variability(described, "patient")
-    per_image = study_of(by_patient, lambda row: 0.9 - row["place"])
-    relation = relate_to_dice(by_patient, per_image).set_index(["cohort", "measure"])
-    for cohort, n in (("covid", 6), ("cap", 6), ("both", 12)):
-        assert relation.loc[(cohort, "place"), "rho"] == pytest.approx(-1)
-        assert relation.loc[(cohort, "place"), "n"] == n
-    dice = patient_dice(by_patient, per_image)["dice"]
-    expected = stats.spearmanr(by_patient["size"], dice).statistic
-    assert relation.loc[("both", "size"), "rho"] == pytest.approx(expected)
-    # No exact masks here: no patient, and so no coefficient.
-    assert relation.loc[("both", "label_truth_dice"), "n"] == 0
-    assert np.isnan(relation.loc[("both", "label_truth_dice"), "rho"])
-
-
-@pytest.mark.filterwarnings("error")
-def test_two_patients_or_a_constant_dice_give_no_coefficient():
-    by_patient = variability(describe_masks(random_cohort()), "patient")
-    few = relate_to_dice(by_patient, study_of(by_patient.head(2), lambda row: row["place"]))
-    assert few["rho"].isna().all() and few["n"].max() == 2 and set(few["cohort"]) == {"covid"}
-    assert relate_to_dice(by_patient, study_of(by_patient, lambda row: 0.5))["rho"].isna().all()
-
-
-def test_patient_dice_is_the_mean_of_the_default_route():
-    by_patient = variability(describe_masks(random_cohort()), "patient")
-    translated = study_of(by_patient, lambda row: 0.8, "sifa-covid-to-cap").assign(route="translated")
-    direct = study_of(by_patient, lambda row: 0.3, "sifa-covid-to-cap")
-    table = patient_dice(by_patient, pd.concat([direct, translated]))
-    np.testing.assert_allclose(table["dice"], 0.8)
-    assert table["patient"].tolist() == by_patient["patient"].tolist()
-
-
-def test_tables_that_do_not_fit_are_refused():
-    described = describe_masks(random_cohort())
-    by_patient = variability(described, "patient")
-    per_image = study_of(by_patient, lambda row: 0.5)
-    with pytest.raises(LusbookError, match="expected a table by patient"):
-        relate_to_dice(variability(described, "cohort"), per_image)
-    with pytest.raises(LusbookError, match="none in common"):
-        patient_dice(by_patient, per_image.assign(patient="someone"))
