@@ -230,8 +230,17 @@ def joint_row(gains, name):
     return effects_table(fitted[chosen]).T.set_axis([name])
 
 
-def surface_table(surface):
-    """Cells as text: direction, consistency, diversity, Dice of both methods, gain with its interval, n."""
+def surface_table(surface, better="SIFA", worse="U-Net"):
+    """Cells as text: by direction, consistency, diversity, what both sides have, gain with its interval, n.
+
+    Parameters
+    ----------
+    surface : pandas.DataFrame
+        As :func:`surface`.
+    better, worse : str
+        What the two sides are called.
+    """
     table = surface.replace({"direction": direction_titles()}).round({"better": 2, "worse": 2})
     texts = [with_interval(row.gain, row.low, row.high) for row in surface.itertuples()]
-    return table.assign(gain=texts).drop(columns=["low", "high"])
+    table = table.assign(gain=texts).drop(columns=["low", "high"]).rename(columns={"better": better, "worse": worse})
+    return table.set_index("direction").rename_axis(None)
