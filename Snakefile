@@ -116,9 +116,11 @@ GRIDS = {
     ),
 }
 for grid, (folder, groups, options) in GRIDS.items():
+    if (folder / "manifest.json").exists():
+        groups = {}  # put together: its single trainings may be gone
     for group, parts in groups.items():
         missing = [str(part / "manifest.json") for part in parts if not (part / "manifest.json").exists()]
-        if not missing or (folder / "manifest.json").exists():
+        if not missing:
             continue
 
         rule:
@@ -135,7 +137,7 @@ for grid, (folder, groups, options) in GRIDS.items():
     rule:
         name: grid
         input:
-            [] if (folder / "manifest.json").exists() else [part / "manifest.json" for parts in groups.values() for part in parts],
+            [part / "manifest.json" for parts in groups.values() for part in parts],
         output:
             folder / "manifest.json",
         params:

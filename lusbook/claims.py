@@ -238,7 +238,7 @@ def explanation(effects=None):
     effects : pandas.DataFrame, optional
         Of one fitted model of the gain of adaptation: columns ``term`` (rows "consistency", "diversity" and
         "consistency:diversity"; others are left aside), ``estimate``, ``low``, ``high``, in Dice, as
-        :func:`lusbook.response.effects` has them for both directions together. None: not computed.
+        :func:`lusbook.response.fit` has them for both directions together. None: not computed.
 
     Returns
     -------
@@ -275,7 +275,7 @@ def effects_on_gain(settings, results=None):
     Returns
     -------
     effects : pandas.DataFrame or None
-        As :func:`lusbook.response.effects`, of both directions together; None where the cohorts have no knobs or the
+        As :func:`lusbook.response.fit`, of both directions together; None where the cohorts have no knobs or the
         grid was not computed.
     """
     if settings.cohorts != "phantom":
@@ -284,8 +284,7 @@ def effects_on_gain(settings, results=None):
         patients = dose.gather(settings, results, compute=False)
     except MissingData:
         return None
-    effects = response.effects(response.gains(patients))
-    return effects[effects["direction"] == "both"]
+    return response.fit(response.gains(patients))
 
 
 def judge(compared, effects=None, statements=None):

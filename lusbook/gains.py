@@ -61,6 +61,27 @@ def mean_over_images(values):
     return values[:, 0] @ values[:, 1:] / values[:, 0].sum()
 
 
+def image_mean(values, patients, n_resamples=2000):
+    """Mean of the last column over images, with its 95 % interval by bootstrap over patients.
+
+    Parameters
+    ----------
+    values : ndarray, shape (n, 1 + k), float
+        As for :func:`mean_over_images`.
+    patients : ndarray, shape (n,), str
+    n_resamples : int
+
+    Returns
+    -------
+    mean, low, high : float
+    """
+
+    def statistic(drawn):
+        return mean_over_images(drawn)[-1]
+
+    return float(statistic(values)), *bootstrap_ci(values, patients, statistic, n_resamples)
+
+
 def difference(one, two, column="dice", n_resamples=2000):
     """Mean difference of two rivals on the same patients, with its interval.
 
@@ -86,13 +107,9 @@ def difference(one, two, column="dice", n_resamples=2000):
         raise LusbookError(f"difference: expected the same patients, received {len(one)} and {len(two)} rows")
     values = np.column_stack([one["images"], one[column] - two[column]])
     groups = one.index.get_level_values("patient").to_numpy(str)
-
-    def statistic(drawn):
-        return mean_over_images(drawn)[0]
-
-    low, high = bootstrap_ci(values, groups, statistic, n_resamples)
+    found, low, high = image_mean(values, groups, n_resamples)
     counts = {"patients": len(np.unique(groups)), "images": int(one["images"].sum())}
-    return {"difference": float(statistic(values)), "low": low, "high": high, **counts}
+    return {"difference": found, "low": low, "high": high, **counts}
 
 
 def split(patients, start="paper", n_resamples=2000):
@@ -149,13 +166,9 @@ def levels_table(patients, n_resamples=2000):
     rows = []
     for key, group in patients.groupby(keys, sort=False, dropna=False):
         values = group[["images", "dice"]].to_numpy(float)
-
-        def statistic(drawn):
-            return mean_over_images(drawn)[0]
-
-        low, high = bootstrap_ci(values, group["patient"].to_numpy(str), statistic, n_resamples)
+        dice, low, high = image_mean(values, group["patient"].to_numpy(str), n_resamples)
         counts = {"patients": group["patient"].nunique(), "images": int(group["images"].sum())}
-        row = dict(zip(keys, key, strict=True)) | {"dice": float(statistic(values)), "low": low, "high": high}
+        row = dict(zip(keys, key, strict=True)) | {"dice": dice, "low": low, "high": high}
         rows.append(row | counts)
     return pd.DataFrame(rows)
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lusbook.dose import HIGH, LOW, SOURCES
 from lusbook.errors import LusbookError
-from lusbook.gains import mean_over_images
+from lusbook.gains import image_mean, mean_over_images
 from lusbook.statistics import bootstrap_ci
 from lusbook.tables import titles, with_interval
 
@@ -75,12 +75,9 @@ def surface(gains, by=("direction", "consistency", "diversity"), n_resamples=200
     rows = []
     for key, group in gains.groupby(list(by), sort=True):
         values = group[["images", "better", "worse", "gain"]].to_numpy(float)
-        low, high = bootstrap_ci(
-            values, group["patient"].to_numpy(str), lambda drawn: mean_over_images(drawn)[2], n_resamples
-        )
-        row = dict(zip(by, key, strict=True)) | dict(
-            zip(("better", "worse", "gain"), mean_over_images(values), strict=True)
-        )
+        gain, low, high = image_mean(values, group["patient"].to_numpy(str), n_resamples)
+        better, worse, _ = mean_over_images(values)
+        row = dict(zip(by, key, strict=True)) | {"better": better, "worse": worse, "gain": gain}
         once = group.drop_duplicates(["direction", "patient"])
         rows.append(row | {"low": low, "high": high, "patients": len(once), "images": int(once["images"].sum())})
     return pd.DataFrame(rows)
@@ -136,27 +133,35 @@ def effects(gains, n_resamples=2000, seed=0):
         ``residual`` (standard deviation of what the model leaves, Dice).
     """
     parts = dict(iter(gains.groupby("direction", sort=False)))
-    tables = []
-    for direction, rows in (parts | {"both": gains} if len(parts) > 1 else parts).items():
-        terms, gain = design_matrix(rows)
-        values, names = np.column_stack([terms, gain]), list(terms)
-        patients = rows["patient"].to_numpy(str)
+    tables = [fit(rows, n_resamples, seed).assign(direction=direction) for direction, rows in parts.items()]
+    if len(parts) > 1:
+        tables.append(fit(gains, n_resamples, seed).assign(direction="both"))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["direction", *table.columns.drop("direction")]]
 
-        def coefficients(drawn):
-            return 2 * np.linalg.lstsq(drawn[:, :-1], drawn[:, -1], rcond=None)[0]
 
-        estimate = coefficients(values)
-        n_patients = len(np.unique(patients))
-        freedom = len(values) - len(names) - n_patients
-        residual = np.sqrt(((values[:, -1] - values[:, :-1] @ (estimate / 2)) ** 2).sum() / max(freedom, 1))
-        for place, name in enumerate(names):
-            low, high = bootstrap_ci(
-                values, patients, lambda drawn, place=place: coefficients(drawn)[place], n_resamples, seed
-            )
-            row = {"direction": direction, "term": name, "estimate": float(estimate[place]), "low": low, "high": high}
-            cells = len(rows[["direction", "consistency", "diversity"]].drop_duplicates())
-            tables.append(row | {"patients": n_patients, "cells": cells, "residual": float(residual)})
-    return pd.DataFrame(tables)
+def fit(gains, n_resamples=2000, seed=0):
+    """One model of the gain, of all rows together: :func:`effects` without ``direction``."""
+    terms, gain = design_matrix(gains)
+    values, names = np.column_stack([terms, gain]), list(terms)
+    patients = gains["patient"].to_numpy(str)
+
+    def coefficients(drawn):
+        return 2 * np.linalg.lstsq(drawn[:, :-1], drawn[:, -1], rcond=None)[0]
+
+    estimate = coefficients(values)
+    n_patients = len(np.unique(patients))
+    freedom = len(values) - len(names) - n_patients
+    residual = np.sqrt(((values[:, -1] - values[:, :-1] @ (estimate / 2)) ** 2).sum() / max(freedom, 1))
+    cells = len(gains[["direction", "consistency", "diversity"]].drop_duplicates())
+    counts = {"patients": n_patients, "cells": cells, "residual": float(residual)}
+    rows = []
+    for place, name in enumerate(names):
+        low, high = bootstrap_ci(
+            values, patients, lambda drawn, place=place: coefficients(drawn)[place], n_resamples, seed
+        )
+        rows.append({"term": name, "estimate": float(estimate[place]), "low": low, "high": high} | counts)
+    return pd.DataFrame(rows)
 
 
 def reversal(surface, factor):
@@ -225,9 +230,8 @@ def effects_table(effects):
 
 def joint_row(gains, name):
     """Effects over both directions as text: one row, of that name."""
-    fitted = effects(gains)
-    chosen = fitted["direction"].eq("both") & fitted["term"].isin(EFFECTS)
-    return effects_table(fitted[chosen]).T.set_axis([name])
+    fitted = fit(gains).assign(direction="both")
+    return effects_table(fitted[fitted["term"].isin(EFFECTS)]).T.set_axis([name])
 
 
 def surface_table(surface, better="SIFA", worse="U-Net"):
