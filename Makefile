@@ -124,7 +124,7 @@ strip: $(STAMP) ## clean the chapters of timing metadata; their outputs stay
 
 requirements: ## pin requirements.txt anew from pyproject.toml (needs uv)
 	uv lock
-	uv export --quiet --no-emit-project --extra cpu --extra dev --extra export --no-header --format requirements-txt --output-file requirements.txt
+	uv export --quiet --no-emit-project --extra cpu --extra dev --extra slurm --extra export --no-header --format requirements-txt --output-file requirements.txt
 
 clean: ## remove _build, studies of your own included; .venv and the committed study stay
 	rm -rf _build .pytest_cache .ruff_cache .snakemake
