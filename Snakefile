@@ -9,7 +9,7 @@ from lusbook import dose, rivals
 from lusbook.cli import parse_settings
 from lusbook.errors import MissingData
 from lusbook.experiments import EXPERIMENTS, FOLDS, packs
-from lusbook.runs import run_folder, study_folder
+from lusbook.store import run_folder, study_folder
 from lusbook.sources import find_covid_blues
 
 ASSIGNMENTS = split(config.get("set", ""))
@@ -71,7 +71,7 @@ rule cohorts:
         COHORTS,
     params:
         options=join(OPTIONS),
-    threads: workflow.cores
+    threads: int(config.get("cores", 1))
     shell:
         "lusbook describe {params.options}"
 

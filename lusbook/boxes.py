@@ -4,9 +4,9 @@ import json
 
 import papermill
 
-from lusbook.doctor import is_gpu
-from lusbook.runs import read_json, study_folder, write_atomically
+from lusbook.devices import is_gpu
 from lusbook.settings import PROJECT
+from lusbook.store import read_json, study_folder, write_atomically
 from lusbook.workload import duration
 
 TIMES = PROJECT / "data" / "page-seconds.json"
@@ -26,6 +26,7 @@ SHOWN = {
     "dose-response": (),
 }
 ALONE = ("own-data", "performance", "status")  # show no study
+FOLDED = "Parameters of this page, and commands that run it again"
 
 
 def box(chapter, text="", settings=None, results=None):
@@ -53,7 +54,7 @@ def box(chapter, text="", settings=None, results=None):
             ":::{note}",
             f"{text}\n\n{cost(chapter, settings, results)}".strip(),
             ":::",
-            ":::{dropdown} Parameters of this page, and commands that run it again",
+            f":::{{dropdown}} {FOLDED}",
             "| parameter | default | meaning |",
             "| --- | --- | --- |",
             *rows,

@@ -17,8 +17,9 @@ from IPython.display import Markdown, display
 
 from lusbook.boxes import box, keep_page_seconds
 from lusbook.errors import LusbookError
-from lusbook.runs import stale_runs, study_folder
+from lusbook.runs import stale_runs
 from lusbook.settings import PROJECT, chapter_settings
+from lusbook.store import study_folder
 
 SHELL = ("_config.yml", "_toc.yml", "CHANGELOG.md")
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
@@ -28,7 +29,8 @@ WORDS_A_MINUTE = 200
 def pages():
     """Files of all pages, in the order of the table of contents."""
     toc = yaml.safe_load((PROJECT / "_toc.yml").read_text())
-    names = [toc["root"], *(entry["file"] for part in toc.get("parts", [toc]) for entry in part["chapters"])]
+    chapters = [entry for part in toc.get("parts", [toc]) for entry in part["chapters"]]
+    names = [toc["root"], *(page["file"] for entry in chapters for page in (entry, *entry.get("sections", [])))]
     files = [PROJECT / f"{name}{suffix}" for name in names for suffix in (".ipynb", ".md")]
     return [file for file in files if file.exists()]
 

@@ -140,7 +140,8 @@ def study(
     without_gpu: WithoutGpu = False,
 ):
     """Compute all runs of a study side by side (Snakemake)."""
-    from lusbook.runs import check_writable, remove_stale_runs, run_folder, stale_runs, study_folder
+    from lusbook.runs import remove_stale_runs, stale_runs
+    from lusbook.store import check_writable, run_folder, study_folder
 
     set_ = absolute(set_)
     settings = parse_settings(preset, set_)  # a mistake is found before anything starts
@@ -205,7 +206,7 @@ def dose_response(
 
 def _grid(target, groups, known, compute, gather, options, *config):
     """Compute groups of trainings in this process, or all of them side by side and then their table."""
-    from lusbook.runs import check_writable, study_folder
+    from lusbook.store import check_writable, study_folder
 
     preset, set_, results, cores = options
     settings = parse_settings(preset, set_)

@@ -12,9 +12,10 @@ import pooch
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
 from lusbook import sources
+from lusbook.devices import is_gpu
 from lusbook.digests import versions
 from lusbook.errors import LusbookError, MissingData
-from lusbook.runs import check_writable, results_folder
+from lusbook.store import check_writable, results_folder
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 BACKENDS = ("tensorflow", "jax")
@@ -104,11 +105,6 @@ def find_backend():
         raise LusbookError(f"the Keras backend does not start: {last}")
     backend, device = json.loads(done.stdout.splitlines()[-1])
     return backend, device
-
-
-def is_gpu(device):
-    """Whether a device, as :func:`find_backend` names it, is another than the processor."""
-    return device.lower() != "cpu"
 
 
 def memory_gib():

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 from lusbook.cohort import Cohort
-from lusbook.doctor import is_gpu, memory_gib
+from lusbook.devices import is_gpu
+from lusbook.doctor import memory_gib
 from lusbook.errors import LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, packs
 from lusbook.performance import significant
@@ -162,7 +163,7 @@ def estimate_table(settings, measured, sizes):
     measured : dict of dict
         As :func:`measure_methods`.
     sizes : dict of list of int
-        As :func:`cohort_sizes`.
+        As :func:`lusbook.workload.cohort_sizes`.
 
     Returns
     -------

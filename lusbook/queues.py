@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import pydantic
 import yaml
 
-from lusbook import runs
+from lusbook import runs, store
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, in_order
 from lusbook.loading import cohort_digests
@@ -122,13 +122,13 @@ def _jobs(entry, results):
         known = sorted(file.stem for file in BENCHMARKS.glob("*.py"))
         if name not in known:
             raise LusbookError(f"benchmark {name!r}: no such script; expected one of {', '.join(known) or '(none)'}")
-        return [Job(f"benchmark {name}", runs.results_folder(results) / "benchmarks" / f"{name}.txt", name)]
+        return [Job(f"benchmark {name}", store.results_folder(results) / "benchmarks" / f"{name}.txt", name)]
     settings = make_settings(entry.preset, **entry.set)
     cohort_digests(settings)  # a manifest that cannot be used is found now
     jobs = []
     for name in in_order(entry.experiments):
         for fold in entry.folds:
-            folder = runs.run_folder(name, fold, settings, results)
+            folder = store.run_folder(name, fold, settings, results)
             jobs.append(Job(f"{folder.parts[-3]}  {name} fold {fold}", folder, name, fold, settings))
     return jobs
 
@@ -199,7 +199,7 @@ def work(path, minutes, results=None):
 def _is_finished(job):
     if job.settings is None:
         return job.folder.exists()
-    return runs.is_complete(job.folder, runs.parameters(job.name, job.fold, job.settings))
+    return store.is_complete(job.folder, store.parameters(job.name, job.fold, job.settings))
 
 
 def _compute(job, label, deadline, results):
@@ -208,11 +208,11 @@ def _compute(job, label, deadline, results):
         runs.run(job.name, job.fold, job.settings, results, label, deadline)
         return
     print(label, file=sys.stderr)
-    runs.check_writable(job.folder.parent)
-    with runs.alone(job.folder, deadline):
+    store.check_writable(job.folder.parent)
+    with store.alone(job.folder, deadline):
         if not job.folder.exists():
             text = _run_script(BENCHMARKS / f"{job.name}.py", deadline - time.monotonic())
-            runs.write_atomically(job.folder, text)
+            store.write_atomically(job.folder, text)
 
 
 def _run_script(script, seconds):

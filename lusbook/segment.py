@@ -22,7 +22,7 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 from tqdm.auto import tqdm
 
-from lusbook import media, real, runs, video
+from lusbook import media, real, runs, store, video
 from lusbook.cohort import network_images
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
@@ -65,8 +65,8 @@ def read_model(folder):
         raise LusbookError(
             f"{path}: no such file; expected the folder of a run, such as {MODELS}/demo/unet-covid/fold-0"
         )
-    runs.check_files(folder)
-    params = runs.read_json(path)
+    store.check_files(folder)
+    params = store.read_json(path)
     name, stored = params.get("experiment"), params.get("settings")
     methods = {experiment.name: experiment.method for experiment in EXPERIMENTS.values()} | {runs.ADAPTED: "sifa"}
     if name not in methods or not isinstance(stored, dict):
@@ -91,7 +91,7 @@ def _remedy(folder, params):
     presets = [path.stem for path in sorted(PRESETS.glob("*.yaml")) if f"{study}-".startswith(f"{path.stem}-")]
     preset = make_settings(presets[0] if presets else "paper")
     changed = {name: value for name, value in stored.items() if getattr(preset, name) != value}
-    study = runs.study_name(preset.model_copy(update=changed))
+    study = store.study_name(preset.model_copy(update=changed))
     given = [f"--set {shlex.quote(f'{name}={yaml.safe_dump(value).split()[0]}')}" for name, value in changed.items()]
     command = ["lusbook run", params["experiment"], f"--fold {fold} --preset {preset.preset}", *given]
     return (

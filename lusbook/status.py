@@ -6,8 +6,10 @@ import pandas as pd
 
 from lusbook.boxes import page_seconds
 from lusbook.performance import BENCHMARKS, load_benchmark, machine_of
-from lusbook.runs import read_json, results_folder
+from lusbook.store import read_json, results_folder
 from lusbook.tables import NO_VALUE
+
+NOTED = ("code", "backend", "device", "cores", "threads", "seed")  # in a manifest, if it applies
 
 
 def pages_table(names):
@@ -39,24 +41,26 @@ def read_runs(results=None):
     Returns
     -------
     runs : pandas.DataFrame
-        Columns study, run, seconds, backend, device, cores, threads, seed, Python, versions; a dash where a manifest
-        does not say, as of what needs no backend.
+        Columns study, run, code (digest), seconds, backend, device, cores, threads, seed, Python, versions, set (of
+        versions, counted from 1); a dash where a manifest does not say, as of what needs no backend.
     """
     root = results_folder(results)
     rows = []
     for folder in complete_folders(root):
         manifest, (study, *run) = read_json(folder / "manifest.json"), folder.relative_to(root).parts
         row = {"study": study, "run": "/".join(run), "seconds": manifest["seconds"]}
-        row |= {name: manifest.get(name, NO_VALUE) for name in ("backend", "device", "cores", "threads", "seed")}
+        row |= {name: manifest.get(name, NO_VALUE) for name in NOTED}
         versions = ", ".join(f"{package} {text}" for package, text in manifest["versions"].items())
         rows.append(row | {"Python": manifest["python"], "versions": versions})
-    columns = ["study", "run", "seconds", "backend", "device", "cores", "threads", "seed", "Python", "versions"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["study", "run", "code", "seconds", "backend", "device", "cores", "threads", "seed", "Python", "versions"]
+    runs = pd.DataFrame(rows, columns=columns)
+    return runs.assign(set=runs.groupby(["Python", "versions"]).ngroup() + 1)
 
 
 def runs_table(runs):
-    """Seconds and device of each run, one row each."""
-    return runs.set_index(["study", "run"])[["seconds", "backend", "device", "cores", "threads", "seed"]]
+    """Code, versions, seconds and device of each run, one row each."""
+    columns = ["code", "set", "seconds", "backend", "device", "cores", "threads", "seed"]
+    return runs.set_index(["study", "run"])[columns]
 
 
 def versions_table(runs):
@@ -67,7 +71,7 @@ def versions_table(runs):
     runs : pandas.DataFrame
         As :func:`read_runs`.
     """
-    return runs.groupby(["Python", "versions"]).size().rename("runs").reset_index()
+    return runs.groupby(["set", "Python", "versions"]).size().rename("runs").reset_index(level=[1, 2])
 
 
 def disk_table(results=None):

@@ -1,5 +1,6 @@
 """The work of a study, counted from its settings before anything is timed or computed."""
 
+import json
 import math
 import re
 
@@ -7,14 +8,17 @@ import numpy as np
 
 from lusbook import manifests
 from lusbook.cohort import NAMES, assign_folds
+from lusbook.devices import is_gpu
 from lusbook.errors import LusbookError
 from lusbook.experiments import get_experiment
 from lusbook.loading import cohort_digests
 from lusbook.performance import load_benchmark, significant
 from lusbook.phantom import PLAN
-from lusbook.runs import run_folder
+from lusbook.store import run_folder
 
 METHODS = ("unet", "sifa")
+MARGIN = 2.0  # what a scheduler is asked for, over the slowest timed iteration: a node may be slower or busier
+START_MINUTES, GIB = 10, 4.0  # beside training; memory of a process that was not measured
 LONG_HOURS = 12.0  # without a GPU, what takes longer is computed only when asked for
 
 
@@ -151,7 +155,7 @@ def require_gpu(names, folds, settings, results=None, stale=()):
     hours = rough_hours(pairs, settings)
     if not hours > LONG_HOURS:
         return
-    from lusbook.doctor import find_backend, is_gpu  # loads Jupyter's client
+    from lusbook.doctor import find_backend  # loads Jupyter's client
 
     if is_gpu(find_backend()[1]):
         return
@@ -175,3 +179,54 @@ def duration(seconds):
         if seconds >= 2 * size:
             return f"{significant(seconds / size)} {unit}"
     return f"{significant(seconds)} s"
+
+
+def needs(pairs, settings, measured=None):
+    """Time, memory and GPU that a scheduler is asked for, for a process that computes several runs.
+
+    Parameters
+    ----------
+    pairs : list of (str, int)
+        Experiment and fold of each run; all of one method.
+    settings : Settings
+    measured : dict of dict, optional
+        As :func:`lusbook.estimate.measure_methods` gives it; without, by the benchmarks in ``data/benchmarks``.
+
+    Returns
+    -------
+    needs : dict of int
+        ``runtime`` (minutes), ``mem_mb`` and ``gpu``, with a margin: a job that reaches a limit is ended.
+    """
+    sizes, runs = cohort_sizes(settings), [(get_experiment(name), fold) for name, fold in pairs]
+    method = runs[0][0].method
+    found = (measured or {}).get(method)
+    each = max(found["times"]) if found else rough_seconds(method, settings)
+    seconds = sum(iterations(experiment, fold, settings, sizes) for experiment, fold in runs) * each
+    if not math.isfinite(seconds):
+        seconds = LONG_HOURS * 3600
+    return {
+        "runtime": START_MINUTES + math.ceil(MARGIN * seconds / 60),
+        "mem_mb": math.ceil(1024 * MARGIN * (found["memory"] if found else GIB)),
+        "gpu": int(is_gpu(found["device"])) if found else 0,
+    }
+
+
+def read_estimate(path):
+    """What ``lusbook estimate --out`` wrote, checked.
+
+    Raises
+    ------
+    LusbookError
+        When it cannot be read or is something else.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            measured = json.load(file)
+        for method in METHODS:
+            found = measured[method]
+            if not (min(found["times"]) > 0 and found["memory"] > 0 and found["device"]):
+                raise ValueError(f"{method}: no times")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = "expected a file that `lusbook estimate --out` wrote"
+        raise LusbookError(f"estimate {path}: {expected}, received {type(error).__name__}: {error}") from error
+    return measured

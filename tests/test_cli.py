@@ -59,7 +59,7 @@ def test_the_study_runs_its_graph_and_a_failure_stops_no_other(tmp_path):
     arguments = ["study", "--preset", "smoke", "--set", f"cohorts={manifest}", "--results", tmp_path / "results"]
     environment = {"LUSBOOK_COVID_BLUES": ""}
     settings = parse_settings("smoke", [f"cohorts={manifest}"])
-    from lusbook.runs import run_folder
+    from lusbook.store import run_folder
 
     broken = run_folder("sifa-cap-to-covid", 1, settings, tmp_path / "results")
     (broken / "params.json").mkdir(parents=True)  # in the way
@@ -79,7 +79,7 @@ def test_the_study_runs_its_graph_and_a_failure_stops_no_other(tmp_path):
 def test_a_grid_is_one_graph_whose_finished_parts_are_not_run_again(grid, trainings, tmp_path):
     """Asked for a dry run, Snakemake lists the groups of the grid, and not those that are finished."""
     from lusbook import dose, rivals
-    from lusbook.runs import study_folder
+    from lusbook.store import study_folder
 
     settings, results = parse_settings("smoke", []), tmp_path / "results"
     root = {"rivals": study_folder(settings, results) / "rivals", "dose-response": dose.folder_of(settings, results)}[

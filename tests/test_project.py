@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lusbook import digests, runs
+from lusbook import digests, runs, store
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.settings import PROJECT, make_settings
@@ -33,7 +33,7 @@ def study(tmp_path):
 
 def change_one_dice(results, agree):
     """Make the Dice of one test image 1; the manifest's digest follows it, or not."""
-    folder = runs.run_folder(*CHANGED, make_settings("demo"), results)
+    folder = store.run_folder(*CHANGED, make_settings("demo"), results)
     path = folder / "per_image.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     first = table.index[table["cohort"] == "cap"][0]
@@ -66,13 +66,13 @@ def test_nbval_passes_on_a_copy_and_fails_when_one_value_was_changed(study):
 
 
 def test_a_changed_value_that_its_manifest_does_not_know_is_refused(study):
-    folder = runs.run_folder(*CHANGED, make_settings("demo"), study)
-    runs.check_files(folder)
+    folder = store.run_folder(*CHANGED, make_settings("demo"), study)
+    store.check_files(folder)
     change_one_dice(study, agree=False)
     with pytest.raises(LusbookError, match=r"per_image.csv: differs from its manifest"):
         runs.study(make_settings("demo"), [CHANGED[0]], study)
     for fold in set(FOLDS) - {CHANGED[1]}:
-        runs.check_files(folder.with_name(f"fold-{fold}"))
+        store.check_files(folder.with_name(f"fold-{fold}"))
 
 
 def test_the_commands_of_hooks_exist():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lusbook import queues, runs
+from lusbook import queues, runs, store
 from lusbook.errors import Interrupted, LusbookError
 from lusbook.settings import PROJECT
 from tests.helpers import write_manifest
@@ -183,4 +183,4 @@ def test_the_command_on_jax(manifest, tmp_path):
         assert ended.returncode == 0, ended.stderr[-2000:]
         assert ended.stdout.endswith(f"{path}: {done} done now, {before} before, 0 left, 0 failed of 1\n")
     (manifest_path,) = tmp_path.rglob("fold-0/manifest.json")
-    assert runs.read_json(manifest_path)["backend"] == "jax"
+    assert store.read_json(manifest_path)["backend"] == "jax"

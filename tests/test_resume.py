@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lusbook.runs import run_folder
 from lusbook.settings import make_settings
+from lusbook.store import run_folder
 from tests.helpers import write_manifest
 
 ITERATIONS = {"unet-cap": 400, "sifa-covid-to-cap": 80}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lusbook import metrics, rivals, runs
+from lusbook import digests, metrics, rivals, runs, store
 from lusbook.cohort import network_images
 from lusbook.errors import MissingData
 from lusbook.loading import load_cohorts
@@ -124,7 +124,7 @@ def test_everything_is_scored_by_all_routes_and_statistics(gathered):
 
 
 def test_what_is_gathered_is_read_and_stale_only_by_its_own_code(gathered, settings):
-    folder = runs.study_folder(settings, gathered[1]) / "rivals"
+    folder = store.study_folder(settings, gathered[1]) / "rivals"
     before = (folder / "manifest.json").read_bytes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rivals, "compute_group", lambda *_: pytest.fail("computed again"))
@@ -133,7 +133,7 @@ def test_what_is_gathered_is_read_and_stale_only_by_its_own_code(gathered, setti
             rivals.gather(settings, gathered[1])
     assert (folder / "manifest.json").read_bytes() == before
     assert runs.stale_runs(settings, gathered[1]) == []
-    assert runs.made_by(folder / "plain-cap" / "fold-0") == runs.made_by(folder) != runs.RUN_CODE
+    assert store.made_by(folder / "plain-cap" / "fold-0") == store.made_by(folder) != digests.RUN_CODE
 
 
 def test_nothing_is_computed_when_it_must_not_be(settings, tmp_path):

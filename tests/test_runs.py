@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import runs
+from lusbook import runs, store
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS
 from lusbook.settings import make_settings
@@ -40,7 +40,7 @@ def results(finished, tmp_path):
 
 
 def folder_of(name, settings, results):
-    return runs.run_folder(name, 0, settings, results)
+    return store.run_folder(name, 0, settings, results)
 
 
 def test_a_run_holds_what_it_should(settings, finished):
@@ -135,7 +135,7 @@ def test_a_corrupt_manifest_is_named(settings, results):
 
 def test_a_run_of_other_settings_is_not_taken_for_this_one(settings, results):
     other = settings.model_copy(update={"unet_iterations": 3})
-    target = runs.run_folder("unet-cap", 0, other, results)
+    target = store.run_folder("unet-cap", 0, other, results)
     shutil.copytree(folder_of("unet-cap", settings, results), target)
     with pytest.raises(LusbookError, match="holds a run of other settings or data"):
         runs.run("unet-cap", 0, other, results)
@@ -195,18 +195,18 @@ def test_a_run_that_ended_after_its_training_goes_on_from_its_checkpoint(setting
 
 
 def test_checkpoints_of_other_code_or_backend_are_not_used(settings, monkeypatch):
-    params = runs.parameters("unet-cap", 0, settings)
-    key = runs.checkpoint_key(params)
-    assert key == runs.checkpoint_key(json.loads(json.dumps(params)))
-    assert key != runs.checkpoint_key(runs.parameters("unet-cap", 1, settings))
-    monkeypatch.setattr(runs, "versions", lambda: {"keras": "0"})
-    assert key != runs.checkpoint_key(params)
+    params = store.parameters("unet-cap", 0, settings)
+    key = store.checkpoint_key(params)
+    assert key == store.checkpoint_key(json.loads(json.dumps(params)))
+    assert key != store.checkpoint_key(store.parameters("unet-cap", 1, settings))
+    monkeypatch.setattr(store, "versions", lambda: {"keras": "0"})
+    assert key != store.checkpoint_key(params)
 
 
 def test_a_run_waits_for_another_process_until_its_deadline(settings, tmp_path, capsys):
     folder = folder_of("unet-cap", settings, tmp_path)
     folder.mkdir(parents=True)
-    with runs.alone(folder), pytest.raises(OutOfTime, match=r"fold-0: time is up while another process computes it"):
+    with store.alone(folder), pytest.raises(OutOfTime, match=r"fold-0: time is up while another process computes it"):
         runs.run("unet-cap", 0, settings, tmp_path, deadline=time.monotonic() + 0.1)
     assert f"{folder}: another process computes it; waiting for that" in capsys.readouterr().err
 
@@ -244,11 +244,11 @@ def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):
 
 
 def test_a_study_of_changed_settings_has_its_own_folder():
-    names = [runs.study_name(make_settings("demo", seed=seed)) for seed in range(3)]
+    names = [store.study_name(make_settings("demo", seed=seed)) for seed in range(3)]
     assert names == ["demo", "demo-seed-1", "demo-seed-2"]
     many = {"seed": 1, "image_size": 32, "sifa_width": 0.5, "unet_width": 0.25}
     for overrides in (many, {"cohorts": "/some/where.csv"}):
-        assert re.fullmatch("demo-[0-9a-f]{8}", runs.study_name(make_settings("demo", **overrides)))
+        assert re.fullmatch("demo-[0-9a-f]{8}", store.study_name(make_settings("demo", **overrides)))
 
 
 def test_variants_are_read_where_all_folds_are_complete(settings, results):

@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 from scipy import ndimage
 
-from lusbook import media, runs, segment, video
+from lusbook import digests, media, runs, segment, store, video
 from lusbook.errors import LusbookError
 from lusbook.settings import make_settings
 from tests.helpers import make_fan, make_frames, untraced, write_clip, write_manifest
@@ -262,7 +262,7 @@ def test_the_command_for_missing_weights_gives_the_same_settings(model):
     assignments = [words[k + 1] for k, word in enumerate(words) if word == "--set"]
     settings = parse_settings(words[words.index("--preset") + 1], assignments)
     assert runs.relevant(settings, "unet") == params["settings"]
-    assert f"_build/models/{runs.study_name(settings)}/unet-covid/fold-0" in text
+    assert f"_build/models/{store.study_name(settings)}/unet-covid/fold-0" in text
 
 
 def test_missing_weights_of_an_adaptation_say_so(models, tmp_path):
@@ -278,7 +278,7 @@ def change(model, **params):
     stored = json.loads(path.read_text()) | params
     path.write_text(json.dumps(stored))
     manifest = json.loads((model / "manifest.json").read_text())
-    manifest["files"]["params.json"] = runs.short_digest(path.read_bytes())
+    manifest["files"]["params.json"] = digests.short_digest(path.read_bytes())
     (model / "manifest.json").write_text(json.dumps(manifest))
     return stored
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
-from lusbook import runs, spread
+from lusbook import runs, spread, store
 from lusbook.cohort import Cohort
 from lusbook.errors import LusbookError
 from lusbook.settings import make_settings
@@ -247,7 +247,7 @@ def test_the_folder_is_computed_once_and_the_same_again(tmp_path):
     assert set(one) == {"frames", "effective", "distances"} and "cap_mask" in examples
     for name, table in one.items():
         pd.testing.assert_frame_equal(table, other[name], check_exact=True)
-    path = runs.study_folder(settings, tmp_path / "one") / "spread"
+    path = store.study_folder(settings, tmp_path / "one") / "spread"
     before = (path / "frames.csv").stat().st_mtime_ns
     again, _ = runs.spread(settings, tmp_path / "one")
     assert (path / "frames.csv").stat().st_mtime_ns == before

@@ -11,8 +11,8 @@ from lusbook.cohort import Cohort, fold_indices
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.performance import load_benchmark
-from lusbook.runs import run_folder
 from lusbook.settings import make_settings
+from lusbook.store import run_folder
 from tests.helpers import write_manifest
 
 SIZES = {"covid": [319, 319, 339], "cap": [148, 111, 67]}

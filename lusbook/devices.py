@@ -1,0 +1,98 @@
+"""GPUs of one machine: each process of a study computes on one of them, alone or with a few others."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import filelock
+
+from lusbook.errors import LusbookError
+
+PER_GPU = "LUSBOOK_RUNS_PER_GPU"  # set by a study for its processes: how many share a GPU
+WAIT_SECONDS = 1.0  # until a taken GPU is asked for again
+_held = []  # the lock of this process, which ends with it
+
+
+def is_gpu(device):
+    """Whether a device, as the backends name it, is another than the processor."""
+    return device.lower() != "cpu"
+
+
+def find_gpus():
+    """GPUs that this process may use, without loading a backend.
+
+    Returns
+    -------
+    gpus : list of str
+        As in ``CUDA_VISIBLE_DEVICES``, which decides where it is set; else as ``nvidia-smi`` lists them.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [gpu for gpu in visible.split(",") if gpu.strip() and not gpu.strip().startswith("-")]
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+def take_gpu(folder=None):
+    """Keep this process to one GPU, before a backend starts, when it is one of a study's processes.
+
+    Every GPU has as many places as runs may share it; a place is a lock on a file, which ends with the process,
+    however that ends. All first places are tried before any second one, so that GPUs fill evenly.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Of the locks; one for each user in the machine's temporary folder by default.
+
+    Returns
+    -------
+    gpu : str or None
+        None where there is nothing to choose: no study started this process, or there is no GPU.
+    """
+    gpus = find_gpus()
+    if PER_GPU not in os.environ or not gpus or _held:
+        return None
+    per_gpu = runs_per_gpu(os.environ[PER_GPU])
+    folder = Path(folder or Path(tempfile.gettempdir()) / f"lusbook-gpus-{os.getuid()}")
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [(gpu, filelock.FileLock(folder / f"{gpu}-{place}.lock")) for place in range(per_gpu) for gpu in gpus]
+    told = False
+    while True:
+        for gpu, lock in places:
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                continue
+            _held.append(lock)
+            os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+            os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # TensorFlow else takes all memory of a GPU
+            os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 / per_gpu:.2f}"  # and JAX three quarters
+            return gpu
+        if not told:
+            print(f"all {len(places)} places on {len(gpus)} GPUs are taken; waiting for one", file=sys.stderr)
+            told = True
+        time.sleep(WAIT_SECONDS)
+
+
+def runs_per_gpu(value):
+    """A number of runs that share a GPU, checked.
+
+    Raises
+    ------
+    LusbookError
+        When it is not a whole number from 1 on.
+    """
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise LusbookError(f"runs per GPU: expected a whole number from 1 on, received {value!r}")
+    return number
