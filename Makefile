@@ -9,6 +9,7 @@ KERNEL ?= python3
 KERNEL_AT ?= --user
 WITHOUT_GPU ?=
 PARAMS ?=
+BOOK ?= .
 BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa fans
 TORCH_PYTHON ?=
 
@@ -29,7 +30,7 @@ export PYTHONUNBUFFERED = 1
 step = @printf '\n== %s ==\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help env kernel book site test chapter results bench links format strip requirements clean name-of-chapter
+.PHONY: help env kernel book site pdf test chapter results bench screenshots links format strip requirements clean name-of-chapter
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -72,18 +73,24 @@ site: $(STAMP) ## render the book from the committed study; nothing is computed
 	$(BUILD) .
 	@printf '\nThe book: file://%s\n' '$(CURDIR)/_build/html/index.html'
 
+pdf: $(STAMP) ## the whole book as a PDF, which make site then offers; needs Chromium or Chrome (BOOK=_build/staging after make book)
+	$(step) 'book on a single page'
+	$(BUILD) $(BOOK) -q --builder singlehtml --path-output _build/pdf
+	$(step) 'print'
+	$(BIN)/python -m lusbook.pdf _build/pdf/_build/singlehtml $(BOOK)/_build/lusbook.pdf
+
 test: $(STAMP) ## every check: ruff, unit tests, doctests, chapters, a book without warnings
 	$(step) '1/5 ruff'
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(step) '2/5 chapters are free of timing metadata (make strip cleans them)'
 	$(STRIP) --verify book/*.ipynb
-	$(step) '3/5 unit tests, doctests, chapters run with other parameters'
-	$(BIN)/pytest -n 2 --dist worksteal
-	$(step) '4/5 nbval: the chapters give the committed outputs again'
-	$(BIN)/pytest -n 2 --dist loadscope --nbval-lax book/*.ipynb
-	$(step) '5/5 book: a warning is an error'
+	$(step) '3/5 book: a warning is an error'
 	$(BUILD) . -q --path-output _build/check
+	$(step) '4/5 unit tests, doctests, chapters run with other parameters, the book in a browser'
+	$(BIN)/pytest -n 2 --dist worksteal
+	$(step) '5/5 nbval: the chapters give the committed outputs again'
+	$(BIN)/pytest -n 2 --dist loadscope --nbval-lax book/*.ipynb
 	$(step) 'every check passed'
 
 chapter: name-of-chapter $(STAMP) ## run one chapter: make chapter NAME=sifa PARAMS="-p image_size 96"
@@ -111,6 +118,9 @@ bench: $(STAMP) ## measure speed into data/benchmarks (TORCH_PYTHON=a Python wit
 		case $$name in unet|inference) options='$(if $(TORCH_PYTHON),--torch-python $(TORCH_PYTHON))' ;; *) options= ;; esac; \
 		$(BIN)/python benchmarks/$$name.py $$options; \
 	done
+
+screenshots: $(STAMP) ## pictures of every page of the book of make test into _build/screenshots: light, dark, a phone's
+	$(BIN)/python -m tests.screenshots _build/check/_build/html _build/screenshots
 
 links: $(STAMP) ## follow the links of the book; needs the network, so no part of make test
 	$(BIN)/jupyter-book build . --all -q --builder linkcheck --path-output _build/links

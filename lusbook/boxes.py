@@ -6,7 +6,7 @@ import papermill
 
 from lusbook.devices import is_gpu
 from lusbook.settings import PROJECT
-from lusbook.store import read_json, study_folder, write_atomically
+from lusbook.store import read_json, read_manifests, study_folder, write_atomically
 from lusbook.workload import duration
 
 TIMES = PROJECT / "data" / "page-seconds.json"
@@ -109,8 +109,7 @@ def cost(chapter, settings=None, results=None):
         return f"{text}."
     took = {True: [], False: []}
     for pattern in SHOWN.get(chapter, TRAININGS):
-        for path in sorted(study_folder(settings, results).glob(f"{pattern}/**/manifest.json")):
-            manifest = read_json(path)
+        for manifest in read_manifests(study_folder(settings, results), f"{pattern}/**/manifest.json").values():
             took[is_gpu(manifest.get("device", "CPU"))].append(manifest["seconds"])
     parts = [f"on a {name} {spent(took[gpu])}" for name, gpu in (("CPU", False), ("GPU", True))]
     return f"{text}, from results that are there. For computing those: {', '.join(parts)}."

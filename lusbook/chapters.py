@@ -14,16 +14,18 @@ import pandas as pd
 import papermill
 import yaml
 from IPython.display import Markdown, display
+from nbclient.exceptions import DeadKernelError
 
 from lusbook.boxes import box, keep_page_seconds
 from lusbook.errors import LusbookError
 from lusbook.runs import stale_runs
 from lusbook.settings import PROJECT, chapter_settings
-from lusbook.store import study_folder
+from lusbook.store import check_files, manifest_folders, study_folder
 
 SHELL = ("_config.yml", "_toc.yml", "CHANGELOG.md")
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 WORDS_A_MINUTE = 200
+GRIDS = ("rivals/manifest.json", "dose-response/*/manifest.json")  # of a study: no chapter computes them
 
 
 def pages():
@@ -82,6 +84,12 @@ def execute_book(names=None, out=PROJECT, results=None, preset="demo"):
     results : path, optional
         Folder of studies.
     preset : str
+
+    Raises
+    ------
+    LusbookError
+        Before anything starts, on an unknown name; at the end, naming every chapter that failed and why. Those keep
+        what they were.
     """
     known = chapter_names()
     unknown = sorted(set(names or ()) - set(known))
@@ -98,14 +106,17 @@ def execute_book(names=None, out=PROJECT, results=None, preset="demo"):
     parameters = {} if preset == "demo" else {"preset": preset}
     jobs = [(out / "book" / f"{name}.ipynb", parameters) for name in names or known]
     last = [job for job in jobs if job[0].stem == "status"]  # which shows how long the others took
-    took = {}
+    took, failed = {}, {}
     with ProcessPoolExecutor(min(2, os.cpu_count()), get_context("spawn"), quiet_kernels) as pool:
         for some in ([job for job in jobs if job not in last], last):
-            for path, seconds in pool.map(execute_chapter, some):
-                took[path.stem] = seconds
-                print(f"chapter {len(took)} of {len(jobs)}  {path.stem}  {seconds:.0f} s", file=sys.stderr, flush=True)
+            for path, seconds, failure in pool.map(try_chapter, some):
+                (failed if failure else took)[path.stem] = failure or seconds
+                number = f"chapter {len(took) + len(failed)} of {len(jobs)}"
+                print(f"{number}  {path.stem}  {failure or f'{seconds:.0f} s'}", file=sys.stderr, flush=True)
             if last and some != last and out == PROJECT and preset == "demo":
                 keep_page_seconds(took)
+    if failed:
+        raise LusbookError("failed chapters:\n  " + "\n  ".join(failed.values()))
 
 
 def quiet_kernels():
@@ -120,6 +131,11 @@ def execute_chapter(job):
     -------
     path : Path
     seconds : float
+
+    Raises
+    ------
+    LusbookError
+        When a cell fails, or the kernel dies; the chapter then stays what it was.
     """
     path, parameters = job
     start = time.monotonic()
@@ -133,9 +149,21 @@ def execute_chapter(job):
         nbformat.write(clean(notebook), path)
     except papermill.PapermillExecutionError as error:
         raise LusbookError(f"chapter {path.stem}: {error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        raise LusbookError(f"chapter {path.stem}: its kernel died, as where memory runs out") from error
     finally:
         partial.unlink(missing_ok=True)
     return path, time.monotonic() - start
+
+
+def try_chapter(job):
+    """As :func:`execute_chapter`, but one that fails stops no other: also returns why it failed, or nothing."""
+    start = time.monotonic()
+    try:
+        return *execute_chapter(job), ""
+    except Exception as error:
+        text = str(error) if isinstance(error, LusbookError) else f"chapter {job[0].stem}: {error!r}"
+        return job[0], time.monotonic() - start, text
 
 
 def clean(notebook):
@@ -173,11 +201,14 @@ def begin(chapter, variables, *own):
     Raises
     ------
     LusbookError
-        On an unknown or impossible parameter.
+        On an unknown or impossible parameter, and when a grid's tables are damaged: computing them takes hours.
     """
     from lusbook.figures import use_style  # here: the command line has no use for matplotlib
 
     settings = chapter_settings(variables, *own)
+    for pattern in GRIDS:
+        for folder in manifest_folders(study_folder(settings, variables.get("results")), pattern):
+            check_files(folder)
     use_style()
     pd.set_option("display.max_colwidth", None)
     display(Markdown(notice(chapter, settings, variables.get("results"))))

@@ -13,7 +13,8 @@ from lusbook.errors import LusbookError, MissingData
 from lusbook.statistics import bootstrap_ci
 from lusbook.tables import NO_VALUE, default_route, load_published, titles, with_interval
 
-MARGIN = 0.05  # Dice: differences below it count as none. Ours; the paper states none.
+#: Dice below which a difference counts as none. Ours; the paper states none.
+MARGIN = 0.05
 HOLDS, NOT_SHOWN, UNDECIDED, CONTRADICTED = "holds", "not shown", "undecided", "contradicted"
 MISSING = "not computed"
 REPRODUCED, PARTLY, NOT, UNTESTED = "reproduced", "partly", "not reproduced", "cannot be tested here"

@@ -17,7 +17,7 @@ from lusbook.tables import titles, with_interval
 SPACE = [f"space_{name}" for name in FEATURES]
 CONSISTENCY, DIVERSITY, DISTANCE = "consistency of labels", "diversity of images", "distance from the cohorts"
 
-#: By column: what it is a measure of, its title, its unit, and how it is defined. SD: standard deviation (n - 1).
+#: By column, what it is a measure of, its title, its unit, and how it is defined. SD is the standard deviation (n - 1).
 MEASURES = {
     "place": (CONSISTENCY, "place", "share of side", "root of the summed variances of the label's centroid, x and y"),
     "size": (CONSISTENCY, "size", "no unit", "SD of the labelled area / its mean"),
@@ -113,7 +113,7 @@ def _circular_sd(values):
     return float(np.degrees(np.sqrt(-2 * np.log(max(length, 1e-12)))) / 2)
 
 
-#: Measures that are a function of the images' rows: by name, columns and function.
+#: Measures that are a function of the images' rows, by name with columns and function.
 STATISTICS = {
     "place": (["centroid_x", "centroid_y"], _total_sd),
     "size": (["area_share"], _variation),

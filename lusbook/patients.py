@@ -137,6 +137,29 @@ def averages(per_image, n_resamples=2000):
     return pd.DataFrame(table)
 
 
+def image_means(per_image, n_resamples=2000):
+    """Mean Dice over images, with an interval over patients: part of :func:`averages`, in a fifth of the time.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        Of a study; the default route counts.
+    n_resamples : int
+
+    Returns
+    -------
+    means : pandas.DataFrame
+        One row an experiment and cohort: experiment, cohort, ``mean``, ``mean_low``, ``mean_high`` (95 %).
+    """
+    groups = default_route(per_image).groupby(["experiment", "cohort"], sort=False)
+    rows = [
+        {"experiment": experiment, "cohort": cohort}
+        | _with_ends("mean", images["dice"].mean(), images["dice"], images["patient"], np.mean, n_resamples)
+        for (experiment, cohort), images in groups
+    ]
+    return pd.DataFrame(rows, columns=["experiment", "cohort", "mean", "mean_low", "mean_high"])
+
+
 def _pooled(counts):
     """Dice of summed counts, shape (n, 3): tp, fp, fn."""
     return float(dice(*counts.sum(axis=0)))

@@ -34,17 +34,29 @@ def results(per_image, preset="demo"):
     head = ["Dice", *table.columns, "command"]
     rows = [[title, *table.loc[title], commands[title]] for title in table.index if title in commands]
     lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join([*_best(per_image), "", _counts(per_image), "", *lines])
+    return "\n".join([best(per_image), "", _counts(per_image), "", *lines])
 
 
-def _best(per_image):
-    """The method of the highest mean Dice on each cohort, published and ours: a line of a list for each cohort."""
+def best(per_image):
+    """The method of the highest mean Dice on each cohort, published and ours, in Markdown: a line for each cohort.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        As for :func:`results`.
+
+    Returns
+    -------
+    text : str
+    """
+    lines = []
     names, ours = tables.titles("names"), tables.dice_table(per_image)
     published = tables.load_published("table1").rename(columns={"dice_mean": "mean"})
     for cohort, label in tables.titles("cohorts").items():
-        best = [rows.loc[rows["mean"].where(rows["cohort"] == cohort).idxmax()] for rows in (published, ours)]
-        texts = [f"{names.get(row['experiment'], row['experiment'])}, {row['mean']:.2f}" for row in best]
-        yield f"- highest mean Dice on {label}: published {texts[0]}; here {texts[1]}"
+        top = [rows.loc[rows["mean"].where(rows["cohort"] == cohort).idxmax()] for rows in (published, ours)]
+        texts = [f"{names.get(row['experiment'], row['experiment'])}, {row['mean']:.2f}" for row in top]
+        lines.append(f"- highest mean Dice on {label}: published {texts[0]}; here {texts[1]}")
+    return "\n".join(lines)
 
 
 def _counts(per_image):

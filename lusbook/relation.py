@@ -58,7 +58,7 @@ def relate(groups, dice, n_resamples=1000, seed=0):
     Parameters
     ----------
     groups : pandas.DataFrame
-        As :func:`measure_groups`, by patient or fold.
+        As :func:`lusbook.observed.measure_groups`, by patient or fold.
     dice : pandas.DataFrame
         As :func:`mean_dice`, by the same.
     n_resamples, seed : int

@@ -13,6 +13,7 @@ from lusbook.gains import image_mean, mean_over_images
 from lusbook.statistics import bootstrap_ci
 from lusbook.tables import titles, with_interval
 
+#: Terms of the model.
 EFFECTS = ("consistency", "diversity", "consistency:diversity")
 DIRECTION = "direction"
 

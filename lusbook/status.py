@@ -6,7 +6,7 @@ import pandas as pd
 
 from lusbook.boxes import page_seconds
 from lusbook.performance import BENCHMARKS, load_benchmark, machine_of
-from lusbook.store import read_json, results_folder
+from lusbook.store import manifest_folders, read_json, results_folder
 from lusbook.tables import NO_VALUE
 
 NOTED = ("code", "backend", "device", "cores", "threads", "seed")  # in a manifest, if it applies
@@ -26,7 +26,7 @@ def pages_table(names):
 
 def complete_folders(root):
     """Folders with a manifest; what is inside one of them, as single trainings of a grid are, is left out."""
-    folders = sorted(path.parent for path in root.rglob("manifest.json"))
+    folders = manifest_folders(root)
     return [folder for folder in folders if not set(folder.parents) & set(folders)]
 
 

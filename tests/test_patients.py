@@ -56,6 +56,15 @@ def test_patient_means_take_the_default_route():
         assert means.loc[(*key, "p2"), "images"] == 4
 
 
+def test_image_means_are_those_of_all_averages():
+    per_image = study()
+    means, averages = patients.image_means(per_image, FEW), patients.averages(per_image, FEW)
+    key = ["experiment", "cohort"]
+    of_all = averages.set_index(key)[["image_mean", "image_mean_low", "image_mean_high"]]
+    np.testing.assert_allclose(means.set_index(key).loc[of_all.index], of_all)
+    assert patients.image_means(per_image[:0], FEW).empty
+
+
 def test_comparisons_are_of_the_patients_means():
     per_image = study()
     compared = patients.compare_patients(per_image, CLAIMS, FEW)

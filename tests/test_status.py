@@ -20,16 +20,18 @@ def put(root, name, **more):
 
 
 def test_runs_and_versions(tmp_path):
-    put(tmp_path, "demo/unet-cap/fold-0", device="CPU", backend="jax", cores=2, threads=1)
+    put(tmp_path, "demo/unet-cap/fold-0", device="CPU", backend="jax", cores=2, threads=1, code="ab12")
     put(tmp_path, "demo/cohorts", seconds=9.5)
     put(tmp_path, "demo-seed-1/real", versions={"keras": "3.2"})
     put(tmp_path, "demo-seed-1/real/single")
     runs = status.read_runs(tmp_path)
     table = status.runs_table(runs)
-    assert table.loc[("demo", "unet-cap/fold-0")].tolist() == [2.0, "jax", "CPU", 2, 1, 3]
-    assert table.loc[("demo", "cohorts")].tolist() == [9.5, "–", "–", "–", "–", 3]
-    versions = status.versions_table(runs).set_index("versions")["runs"]
-    assert versions.to_dict() == {"keras 3.1, numpy 2.0": 2, "keras 3.2": 1}
+    assert table.loc[("demo", "unet-cap/fold-0")].tolist() == ["ab12", 1, 2.0, "jax", "CPU", 2, 1, 3]
+    assert table.loc[("demo", "cohorts")].tolist() == ["–", 1, 9.5, "–", "–", "–", "–", 3]
+    versions = status.versions_table(runs)
+    assert versions["runs"].to_dict() == {1: 2, 2: 1}
+    assert versions["versions"].to_dict() == {1: "keras 3.1, numpy 2.0", 2: "keras 3.2"}
+    assert table["set"].to_dict()[("demo-seed-1", "real")] == 2
 
 
 def test_nothing_is_there(tmp_path):

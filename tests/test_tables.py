@@ -91,6 +91,16 @@ def test_table1_prints_ours_beside_the_published():
     assert table.iloc[-1][["COVID-19 published", "CAP published"]].tolist() == ["–", "–"]
 
 
+def test_one_cell_has_ours_with_its_interval_and_the_published():
+    rows = [("unet-cap", "covid", 0.5, 0.4, 0.6), ("unet-joint", "cap", 0.7, np.nan, np.nan)]
+    table = tables.beside_published(
+        pd.DataFrame(rows, columns=["experiment", "cohort", "mean", "mean_low", "mean_high"])
+    )
+    assert list(table.columns) == ["COVID-19", "CAP"]
+    assert table.loc["U-Net (CAP)"].tolist() == ["0.50 (0.40 to 0.60); published 0.52", "not run; published 0.43"]
+    assert table.loc["U-Net (COVID-19 and CAP jointly)"].tolist() == ["not run", "0.70"]
+
+
 def test_table2_has_both_metrics_of_each_cohort():
     per_image = study()
     table = tables.table2(per_image)

@@ -1,0 +1,44 @@
+"""Mends the markup of pages: an extension of Sphinx, named in ``_config.yml``.
+
+The theme and its extensions write some that browsers complain of, or that readers without sight or network trip over.
+"""
+
+import re
+
+# A page opened from a file may not fetch others to quote them, and each attempt is an error.
+NO_QUOTES = "if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;"
+
+NUMBERS = re.compile(r" ± (?=\d)|\(-?[\d.]+ to -?[\d.]+\)")
+
+
+def is_thebe(script):
+    """Whether a script is for cells that run in the page: the book has none, and the script is there twice."""
+    return "THEBE_JS_URL" in (script.attributes.get("body") or "") or "sphinx-thebe" in str(script.filename)
+
+
+def mend(app, pagename, templatename, context, doctree):
+    """Mend what a page is made of.
+
+    The theme without a default mode logs an error before it falls back to the reader's system. An entry of the
+    bibliography calls itself by a role that is no longer one, in a list that may have list items only. A table from a
+    cell scrolls, but Tab stops only at what is called a scrolling table. A spread or an interval stays on one line, and
+    heads of several words are marked, for a style. What unfolds the pages below a page of the sidebar has no name.
+    """
+    context["default_mode"] = "auto"
+    context["script_files"] = [script for script in context["script_files"] if not is_thebe(script)]
+    if "body" in context:
+        body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        body = body.replace('"output text_html"', '"output text_html pst-scrollable-table-container"')
+        body = re.sub(r"<th>(?=[^<]{12})", '<th class="words">', body)
+        context["body"] = NUMBERS.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), body)
+    navigation = context.get("generate_toctree_html")
+    if navigation:
+        name = '<summary aria-label="Pages of this part">'
+        context["generate_toctree_html"] = lambda **options: str(navigation(**options)).replace("<summary>", name)
+
+
+def setup(app):
+    """Register with Sphinx."""
+    app.connect("html-page-context", mend, priority=900)
+    app.add_js_file(None, body=NO_QUOTES)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
