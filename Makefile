@@ -10,8 +10,11 @@ KERNEL_AT ?= --user
 WITHOUT_GPU ?=
 PARAMS ?=
 BOOK ?= .
-BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa fans
+BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa fans scaling many_runs
 TORCH_PYTHON ?=
+RUNS ?= 100000
+SECONDS ?= 36000
+READERS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -30,7 +33,7 @@ export PYTHONUNBUFFERED = 1
 step = @printf '\n== %s ==\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help env kernel book site pdf test chapter results bench screenshots links format strip requirements clean name-of-chapter
+.PHONY: help env kernel book site pdf test chapter results bench screenshots slurm links fuzz audit format strip requirements clean name-of-chapter
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -121,6 +124,16 @@ bench: $(STAMP) ## measure speed into data/benchmarks (TORCH_PYTHON=a Python wit
 
 screenshots: $(STAMP) ## pictures of every page of the book of make test into _build/screenshots: light, dark, a phone's
 	$(BIN)/python -m tests.screenshots _build/check/_build/html _build/screenshots
+
+fuzz: $(STAMP) ## feed every reader of files broken ones, RUNS=100000 each, some hours (SECONDS bounds each; READERS='COCO "clip MP4"')
+	$(BIN)/python -m tests.fuzz $(READERS) --runs $(RUNS) --seconds $(SECONDS)
+
+audit: $(STAMP) ## known vulnerabilities of the pinned packages; needs the network
+	$(BIN)/python -m tests.audit
+
+slurm: $(STAMP) ## a study on a real Slurm of one node on this machine, which is installed, started and stopped (Debian, root)
+	tests/slurm.sh install
+	$(BIN)/pytest -q -rs tests/test_slurm.py
 
 links: $(STAMP) ## follow the links of the book; needs the network, so no part of make test
 	$(BIN)/jupyter-book build . --all -q --builder linkcheck --path-output _build/links

@@ -5,7 +5,11 @@ adaptation between COVID-19 and community-acquired pneumonia", MICCAI ASMUS 2021
 book imports the module of its section; importing the package itself starts no deep-learning backend.
 """
 
+from PIL import Image
+
 from lusbook.errors import LusbookError
 from lusbook.settings import Settings, chapter_settings, make_settings
+
+Image.MAX_IMAGE_PIXELS = 2**24  # a picture of twice as many is refused before it is unpacked
 
 __all__ = ["LusbookError", "Settings", "chapter_settings", "make_settings"]

@@ -30,7 +30,7 @@ FAINTEST = 4.0  # dB above the background at the pleura: no B-line is fainter
 LAYERS = 5  # sheets of fascia between skin and pleura
 WRAP = 4 * BEAMS  # beams round which the lung slides
 
-#: name: (value of the typical patient, half range between patients at diversity 1).
+#: By name, the value of the typical patient and half the range between patients at diversity 1.
 ANATOMY = {
     "pleura": (20, 9),  # mm, depth of the pleural line at the centre
     "tilt": (0, 6),  # mm, over half the fan

@@ -40,7 +40,8 @@ ATTEMPTS = {
     "SIFA, scan lines": _attempt("sifa", lines=True),
     "SIFA, scan lines, intensity 0.5": _attempt("sifa", lines=True, **HALF),
 }
-POOLING = {  # of the frames of a clip: percentile, and whether pixels count by their probability
+#: Ways to pool the frames of a clip, by name with percentile, and whether pixels count by their probability.
+POOLING = {
     "area, median": (50, False),
     "area, 75th percentile": (75, False),
     "area, 95th percentile": (95, False),

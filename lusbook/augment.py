@@ -22,7 +22,7 @@ def random_transforms(rng, n, size, settings):
     Returns
     -------
     transforms : ndarray, shape (n, 8), float32
-        Rows ``a0 a1 a2 b0 b1 b2 c0 c1`` of :func:`keras.ops.image.affine_transform`: output to input pixels.
+        Rows ``a0 a1 a2 b0 b1 b2 c0 c1`` of ``keras.ops.image.affine_transform``: output to input pixels.
     """
     angle = np.deg2rad(rng.uniform(-settings.augment_rotation, settings.augment_rotation, n))
     scale = rng.uniform(1 - settings.augment_scale, 1 + settings.augment_scale, n)

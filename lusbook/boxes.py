@@ -25,7 +25,7 @@ SHOWN = {
     "rivals": (),
     "dose-response": (),
 }
-ALONE = ("own-data", "performance", "status")  # show no study
+ALONE = ("own-data", "performance", "scale", "status")  # show no study
 FOLDED = "Parameters of this page, and commands that run it again"
 
 

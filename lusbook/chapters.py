@@ -18,14 +18,13 @@ from nbclient.exceptions import DeadKernelError
 
 from lusbook.boxes import box, keep_page_seconds
 from lusbook.errors import LusbookError
-from lusbook.runs import stale_runs
+from lusbook.runs import refuse_damaged, stale_runs
 from lusbook.settings import PROJECT, chapter_settings
-from lusbook.store import check_files, manifest_folders, study_folder
+from lusbook.store import study_folder
 
 SHELL = ("_config.yml", "_toc.yml", "CHANGELOG.md")
 HIDDEN = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 WORDS_A_MINUTE = 200
-GRIDS = ("rivals/manifest.json", "dose-response/*/manifest.json")  # of a study: no chapter computes them
 
 
 def pages():
@@ -201,14 +200,12 @@ def begin(chapter, variables, *own):
     Raises
     ------
     LusbookError
-        On an unknown or impossible parameter, and when a grid's tables are damaged: computing them takes hours.
+        On an unknown or impossible parameter, and when results are damaged.
     """
     from lusbook.figures import use_style  # here: the command line has no use for matplotlib
 
     settings = chapter_settings(variables, *own)
-    for pattern in GRIDS:
-        for folder in manifest_folders(study_folder(settings, variables.get("results")), pattern):
-            check_files(folder)
+    refuse_damaged(settings, variables.get("results"))
     use_style()
     pd.set_option("display.max_colwidth", None)
     display(Markdown(notice(chapter, settings, variables.get("results"))))

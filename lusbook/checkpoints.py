@@ -1,16 +1,16 @@
 """Checkpoints: the state of an interrupted training, so that it goes on as if nothing had happened.
 
 A checkpoint is one NPZ file, written whole or not at all. The two newest are kept: a damaged one is noticed by the
-checksums of its archive, and the one before it is used.
+checksums of its archive, and the one before it is used; so is one whose snapshots are not all there and whole.
 """
 
 import os
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from lusbook.arrays import unpack
 from lusbook.errors import LusbookError
 
 SECONDS = 60.0  # between checkpoints; when they are written changes no number
@@ -58,7 +58,8 @@ def save(folder, key, iteration, arrays, history):
     columns = list(history[0]) if history else []
     rows = np.array([[row[name] for name in columns] for row in history], "float64")
     names = np.array(columns, str)
-    _write(path, arrays, key=key, iteration=iteration, count=len(arrays), columns=names, rows=rows)
+    about = {"key": key, "iteration": iteration, "snapshots": np.array(_snapshots(folder, iteration), str)}
+    _write(path, arrays, **about, count=len(arrays), columns=names, rows=rows)
     # One of a later iteration is damaged or of another key: this run went on from before it.
     earlier = [other for other in _stored(folder) if other < path]
     for other in {*_stored(folder)} - {path, *earlier[: KEPT - 1]}:
@@ -118,10 +119,10 @@ def load_snapshot(folder, iteration):
     """
     path = Path(folder) / f"snapshot-{iteration:08d}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return [stored[f"arr_{i}"] for i in range(len(stored.files))]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise LusbookError(f"{path}: not readable ({error}); remove its folder to train the run again") from error
+        stored = unpack(path)
+        return [stored[f"arr_{i}"] for i in range(len(stored))]
+    except (OSError, ValueError, KeyError) as error:
+        raise LusbookError(f"{path}: not readable ({error}); the same command trains the run again") from error
 
 
 def _write(path, arrays, **named):
@@ -144,6 +145,11 @@ def _stored(folder):
     return sorted(Path(folder).glob("checkpoint-*.npz"), reverse=True)
 
 
+def _snapshots(folder, iteration):
+    """Names of the snapshots of a training up to an iteration."""
+    return sorted(path.name for path in folder.glob("snapshot-*.npz") if path.name <= f"snapshot-{iteration:08d}.npz")
+
+
 def _partial(folder):
     """What processes that were killed while they wrote left."""
     return [*Path(folder).glob(".checkpoint-*"), *Path(folder).glob(".snapshot-*")]
@@ -151,15 +157,16 @@ def _partial(folder):
 
 def _read(path, key):
     """Read one checkpoint; raises whatever shows that it is damaged or another run's."""
-    with zipfile.ZipFile(path) as archive:
-        # Before NumPy reads: a damaged header could name an array of any size.
-        if damaged := archive.testzip():
-            raise ValueError(f"damaged: checksum of {damaged}")
-    with np.load(path, allow_pickle=False) as stored:
-        if str(stored["key"]) != key:
-            raise ValueError("of other settings, data, code or libraries")
-        iteration, columns, rows = int(stored["iteration"]), stored["columns"].tolist(), stored["rows"]
-        arrays = [stored[f"arr_{i}"] for i in range(int(stored["count"]))]
+    stored = unpack(path)
+    if str(stored["key"]) != key:
+        raise ValueError("of other settings, data, code or libraries")
+    for name in stored["snapshots"].tolist():
+        try:
+            unpack(path.with_name(name))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{name} is damaged: {error}") from error
+    iteration, columns, rows = int(stored["iteration"]), stored["columns"].tolist(), stored["rows"]
+    arrays = [stored[f"arr_{i}"] for i in range(int(stored["count"]))]
     if path.name != f"checkpoint-{iteration:08d}.npz" or len(rows) != iteration:
         raise ValueError(f"holds iteration {iteration} and {len(rows)} rows of history")
     history = [dict(zip(columns, row, strict=True)) for row in rows.tolist()]

@@ -1,19 +1,20 @@
 """The command line: ``lusbook --help``."""
 
+import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
+from lusbook.devices import take_gpu
 from lusbook.errors import Interrupted, LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
+from lusbook.formats import parse_yaml
 from lusbook.settings import PROJECT, make_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -25,6 +26,11 @@ Set = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=
 Threads = Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")]
 Groups = Annotated[list[str] | None, typer.Argument(help="Groups of trainings; without, all side by side.")]
 Cores = Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")]
+Profile = Annotated[str, typer.Option(help="Where to compute: local, slurm, or the folder of a Snakemake profile.")]
+Limits = Annotated[
+    Path | None, typer.Option("--estimate", help="File of `lusbook estimate --out`: what jobs ask a scheduler for.")
+]
+PerGpu = Annotated[int, typer.Option("--runs-per-gpu", min=1, help="Processes that share a GPU of this machine.")]
 Clips = Annotated[Path | None, typer.Option(help="Folder of COVID-BLUES; $LUSBOOK_COVID_BLUES by default.")]
 WithoutGpu = Annotated[
     bool, typer.Option("--without-gpu", help="Compute even what takes more than 12 hours, though there is no GPU.")
@@ -37,8 +43,8 @@ def parse_settings(preset, assignments):
     for assignment in assignments or ():
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise LusbookError(f"--set {assignment!r}: expected name=value")
-        overrides[name] = yaml.safe_load(value)
+            raise LusbookError(f"--set {assignment[:80]!r}: expected name=value")
+        overrides[name] = parse_yaml(f"--set {name[:80]}", value)
     return make_settings(preset, **overrides)
 
 
@@ -75,7 +81,9 @@ def run(
 
 
 def limit_threads(threads):
-    """Limit this process to so many threads, before a backend starts, without a trace in its numbers.
+    """Limit this process to so many threads, and to one GPU of a study's, before a backend starts.
+
+    Neither leaves a trace in its numbers.
 
     Each operation has one thread, since with more of them sums change in the last digit; independent operations run
     side by side.
@@ -84,6 +92,7 @@ def limit_threads(threads):
         for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
             os.environ[name] = "1"
         os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
+    take_gpu()
 
 
 @app.command()
@@ -108,27 +117,6 @@ def describe(preset: Preset = "demo", set_: Set = None, results: Results = None)
     runs.describe(parse_settings(preset, set_), results)
 
 
-def _snakemake(target, folder, preset, set_, cores, *config):
-    """Let Snakemake compute a target of the run graph side by side; gives its exit status."""
-    config = [f"preset={preset}", f"results={folder.parent}", *config]
-    config += [f"set={shlex.join(set_)}"] if set_ else []
-    command = [sys.executable, "-m", "snakemake", target, "--snakefile", str(PROJECT / "Snakefile"), "--cores"]
-    command += [str(cores or os.cpu_count()), "--profile", str(PROJECT / "data" / "profiles" / "local")]
-    command += ["--directory", str(folder), "--config", *config]
-    # The jobs call lusbook by name: the one beside this Python, whatever else is on the path.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    with subprocess.Popen(command, env={**os.environ, "PATH": path}, process_group=0) as done:
-        try:
-            done.wait()
-        except KeyboardInterrupt:
-            # To Snakemake and its jobs alike: each run leaves a checkpoint. A process in the background ignores SIGINT.
-            ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-            os.killpg(done.pid, signal.SIGTERM if ignored else signal.SIGINT)
-            done.wait()
-            raise
-    return done.returncode
-
-
 @app.command()
 def study(
     preset: Preset = "demo",
@@ -136,27 +124,37 @@ def study(
     results: Results = None,
     cores: Cores = 0,
     together: Annotated[bool, typer.Option(help="Let runs that share a compiled step share a process.")] = True,
-    recompute: Annotated[bool, typer.Option(help="Compute again what other code than this computed.")] = False,
+    recompute: Annotated[bool, typer.Option(help="Compute again what other code or other data gave.")] = False,
     without_gpu: WithoutGpu = False,
+    profile: Profile = "local",
+    estimate: Limits = None,
+    runs_per_gpu: PerGpu = 1,
 ):
-    """Compute all runs of a study side by side (Snakemake)."""
-    from lusbook.runs import remove_stale_runs, stale_runs
+    """Compute all runs of a study side by side (Snakemake), on this machine or a cluster."""
+    from lusbook import graph
+    from lusbook.memory import advice
+    from lusbook.runs import outdated, refuse_outdated, remove_stale_runs, set_aside_damaged, stale_runs
     from lusbook.store import check_writable, run_folder, study_folder
 
     set_ = absolute(set_)
     settings = parse_settings(preset, set_)  # a mistake is found before anything starts
     folder = study_folder(settings, results)
     check_writable(folder)
+    set_aside_damaged(settings, results)
     stale = stale_runs(settings, results)
+    if not recompute:
+        refuse_outdated(settings, results)
     if not without_gpu:
         from lusbook.workload import require_gpu
 
-        require_gpu(EXPERIMENTS, FOLDS, settings, results, stale if recompute else ())
+        again = [*stale, *outdated(settings, results)] if recompute else ()
+        require_gpu(EXPERIMENTS, FOLDS, settings, results, again)
     if recompute:
         remove_stale_runs(settings, results)
     elif stale:
         typer.echo(f"{len(stale)} runs of other code are kept; --recompute computes them again", err=True)
-    returncode = _snakemake("study", folder, preset, set_, cores, f"together={together}")
+    place = _place(cores, profile, estimate, runs_per_gpu)
+    returncode = graph.compute("study", folder, preset, set_, **place, together=together)
     if returncode:
         missing = [
             f"{name} fold {fold}"
@@ -164,7 +162,10 @@ def study(
             for fold in FOLDS
             if not (run_folder(name, fold, settings, results) / "manifest.json").exists()
         ]
-        raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts, real clips or realism'}")
+        why = graph.killed(folder, returncode)
+        why += f"; {advice(settings)}" if "memory" in why else ""
+        raise LusbookError(f"not completed: {', '.join(missing) or 'cohorts, real clips or realism'}{why}")
+    refuse_outdated(settings, results)  # nor did they change meanwhile
 
 
 @app.command()
@@ -175,12 +176,16 @@ def rivals(
     results: Results = None,
     cores: Cores = 0,
     threads: Threads = 0,
+    profile: Profile = "local",
+    estimate: Limits = None,
+    runs_per_gpu: PerGpu = 1,
 ):
     """Train what may explain the gain of adaptation without it: plain networks, and U-Nets of other recipes."""
     limit_threads(threads)
     from lusbook.rivals import GROUPS, compute_group, gather
 
-    _grid("rivals", groups, GROUPS, compute_group, gather, (preset, absolute(set_), results, cores))
+    place = _place(cores, profile, estimate, runs_per_gpu)
+    _grid("rivals", groups, GROUPS, compute_group, gather, (preset, absolute(set_), results), place)
 
 
 @app.command("dose-response")
@@ -193,31 +198,43 @@ def dose_response(
     results: Results = None,
     cores: Cores = 0,
     threads: Threads = 0,
+    profile: Profile = "local",
+    estimate: Limits = None,
+    runs_per_gpu: PerGpu = 1,
 ):
     """Train U-Net and SIFA on a grid of label consistency and image diversity; an hour on two cores."""
     limit_threads(threads)
     from lusbook.dose import compute_group, design, gather
 
-    options = (preset, absolute(set_), results, cores)
+    place = _place(cores, profile, estimate, runs_per_gpu) | {"levels": levels, "seeds": seeds}
     grid = {"n_levels": levels, "seeds": seeds}
     functions = (partial(compute_group, **grid), partial(gather, **grid))
-    _grid("dose-response", groups, design(**grid), *functions, options, f"levels={levels}", f"seeds={seeds}")
+    _grid("dose-response", groups, design(**grid), *functions, (preset, absolute(set_), results), place)
 
 
-def _grid(target, groups, known, compute, gather, options, *config):
+def _place(cores, profile, estimate, per_gpu):
+    """Options of :func:`lusbook.graph.compute` that say where to compute."""
+    return {"cores": cores, "profile": profile, "per_gpu": per_gpu, "estimate": estimate and estimate.resolve()}
+
+
+def _grid(target, groups, known, compute, gather, options, place):
     """Compute groups of trainings in this process, or all of them side by side and then their table."""
+    from lusbook import graph
+    from lusbook.runs import set_aside_damaged
     from lusbook.store import check_writable, study_folder
 
-    preset, set_, results, cores = options
+    preset, set_, results = options
     settings = parse_settings(preset, set_)
     unknown = [name for name in groups or () if name not in (*known, "gather")]
     if unknown:
         raise LusbookError(f"{target}: group {unknown[0]!r} is not known; expected some of {', '.join(known)}, gather")
     folder = study_folder(settings, results)
     check_writable(folder)
+    if not groups:
+        set_aside_damaged(settings, results)
     for name in groups or ():
         compute(name, settings, results) if name in known else gather(settings, results)
-    if not groups and _snakemake(target, folder, preset, set_, cores, *config):
+    if not groups and graph.compute(target, folder, preset, set_, **place):
         raise LusbookError(f"{target}: not completed; the same command goes on from there")
 
 
@@ -236,7 +253,12 @@ def chapters(
 
 
 @app.command()
-def estimate(preset: Preset = "demo", set_: Set = None, cores: Cores = 0):
+def estimate(
+    preset: Preset = "demo",
+    set_: Set = None,
+    cores: Cores = 0,
+    out: Annotated[Path | None, typer.Option(help="File of what was timed, for `lusbook study --estimate`.")] = None,
+):
     """Time a few iterations on this machine, and say how long a study will take here, and what memory.
 
     Two processes, one for each method, compile and time up to ten iterations at the study's size: under a minute for
@@ -244,9 +266,13 @@ def estimate(preset: Preset = "demo", set_: Set = None, cores: Cores = 0):
     """
     limit_threads(1)  # as the processes of a study
     from lusbook.estimate import measure_methods, report
+    from lusbook.store import write_atomically
 
     settings = parse_settings(preset, set_)
-    typer.echo(report(settings, measure_methods(settings), cores or os.cpu_count()))
+    measured = measure_methods(settings)
+    typer.echo(report(settings, measured, cores or os.cpu_count()))
+    if out:
+        write_atomically(out.resolve(), json.dumps(measured, indent=1) + "\n")
 
 
 @app.command()

@@ -177,6 +177,8 @@ def _no_values(path, progress=""):
 
 def _read(path, tags):
     try:
+        if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian:
+            raise LusbookError(f"{path}: a deflated file, which could unpack to any size; expected one that is not")
         return pydicom.dcmread(Path(path), stop_before_pixels=True, specific_tags=tags)
     except pydicom.errors.InvalidDicomError:
         raise LusbookError(f"{path}: not a DICOM file, or an encrypted one: DICM is not at byte 128") from None

@@ -66,10 +66,14 @@ def short_digest(data):
 
 def versions(packages=PACKAGES):
     """Versions of packages, as installed; by default those that make numbers."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: _version(package) for package in packages}
+    return {package: text for package, text in found.items() if text is not None}
+
+
+@cache
+def _version(package):
+    """Version of a package, None where it is not installed; kept, since a grid asks hundreds of times."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

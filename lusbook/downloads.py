@@ -217,15 +217,39 @@ def _listing(tree_url):
     try:
         with TemporaryDirectory() as folder:
             path = pooch.retrieve(tree_url, known_hash=None, fname="tree.json", path=folder)
-            tree = checked(tree_url, _Tree, parse_json(tree_url, Path(path).read_bytes()))
+            return read_listing(tree_url, Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise LusbookError(f"{tree_url}: the list of files cannot be had: {error}") from error
+
+
+def read_listing(where, content):
+    """Files of a repository, from GitHub's list of them.
+
+    Parameters
+    ----------
+    where : str
+        Names the list in errors.
+    content : bytes
+        JSON.
+
+    Returns
+    -------
+    files : list
+        Each with ``path``, ``sha`` (git's id) and ``size`` (bytes).
+
+    Raises
+    ------
+    LusbookError
+        If it is no such list, is cut short, or has a path that leads out of the folder.
+    """
+    tree = checked(where, _Tree, parse_json(where, content))
     if tree.truncated:
-        raise LusbookError(f"{tree_url}: the list of files is cut short")
+        raise LusbookError(f"{where}: the list of files is cut short")
     files = [entry for entry in tree.tree if entry.type == "blob"]
     for entry in files:
-        if ".." in PurePosixPath(entry.path).parts or PurePosixPath(entry.path).is_absolute() or "\\" in entry.path:
-            raise LusbookError(f"{tree_url}: {entry.path!r}: expected paths in the repository")
+        parts = PurePosixPath(entry.path).parts
+        if ".." in parts or entry.path.startswith("/") or re.search(r"[\\\0]|^[A-Za-z]:", entry.path):
+            raise LusbookError(f"{where}: {entry.path[:200]!r}: expected paths in the repository")
     return files
 
 

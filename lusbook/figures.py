@@ -252,7 +252,7 @@ def learning_curves(history, columns, window=10):
     window : int
         Iterations in the running mean.
     """
-    wide = min(4, len(columns))
+    wide = min(3, len(columns))
     high = -(-len(columns) // wide)
     figure, axes = plt.subplots(high, wide, figsize=(3.1 * wide, 2.5 * high), layout="constrained", squeeze=False)
     experiments = list(dict.fromkeys(history["experiment"]))
@@ -300,17 +300,17 @@ def measures_by_patient(variability, measures):
     """
     known = variability.columns[variability.notna().any()]  # own images have no exact mask to agree with
     measures = {column: title for column, title in measures.items() if column in known}
-    wide = min(5, len(measures))
+    wide = min(4, len(measures))
     high = -(-len(measures) // wide)
-    figure, axes = plt.subplots(high, wide, figsize=(2.3 * wide, 2.7 * high), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(high, wide, figsize=(2 * wide, 2.4 * high), layout="constrained", squeeze=False)
     for ax, (column, title) in zip(axes.flat, measures.items(), strict=False):
         options = {"x": "cohort", "y": column, "hue": "cohort", "order": list(COHORT_NAMES), "legend": False}
         sns.stripplot(variability, palette=PALETTE, size=7, jitter=False, alpha=0.7, ax=ax, **options)
         means = variability.groupby("cohort")[column].mean()
         ax.scatter(range(2), [means.get(name, np.nan) for name in COHORT_NAMES], marker="_", s=500, color="black")
         ax.set_xticks(range(2), COHORT_NAMES.values())
-        ax.set(xlabel="", ylabel="")
-        ax.set_title(textwrap.fill(title, 24), fontsize=9)
+        ax.set(xlabel="", ylabel="", xlim=(-0.5, 1.5))
+        ax.set_title(textwrap.fill(title, 22), fontsize=10)
     for ax in axes.flat[len(measures) :]:
         ax.set_visible(False)
     return figure
@@ -372,12 +372,12 @@ def relation_map(relation, measures):
     """
     names = titles("names") | {"mean": "mean of all"}
     order = [name for name in (*EXPERIMENTS, "mean") if name in set(relation["experiment"])]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 0.3 * len(measures) + 2.4), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(2, 1, figsize=(7.5, 0.54 * len(measures) + 3), layout="constrained", sharex=True)
     for ax, (cohort, title) in zip(axes, COHORT_NAMES.items(), strict=True):
         rows = relation[relation["cohort"] == cohort]
         wide = rows.pivot(index="measure", columns="experiment", values="rho").reindex(index=measures, columns=order)
         options = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "annot": True, "fmt": ".1f", "annot_kws": {"size": 8}}
-        sns.heatmap(wide.to_numpy(float).round(1) + 0.0, cbar=ax is axes[-1], ax=ax, linewidths=0.5, **options)
+        sns.heatmap(wide.to_numpy(float).round(1) + 0.0, ax=ax, linewidths=0.5, **options)
         ax.set_title(f"{title}, n = {rows['n'].max()} patients", fontsize=10)
         ax.set_xticks(np.arange(len(order)) + 0.5, [names.get(name, name) for name in order], rotation=60, ha="right")
         ax.set_yticks(np.arange(len(measures)) + 0.5, measures.values(), rotation=0)
@@ -528,6 +528,27 @@ def iteration_seconds(table):
     ax.set(xlabel="side of the images, px", ylabel="seconds an iteration", ylim=(0, None))
     ax.set_xticks(sorted(set(table["size"])))
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
+    return figure
+
+
+def scaling_curves(parts):
+    """Cost of an image, and peak memory of the process, against the number of images: a line for each kind of work.
+
+    Parameters
+    ----------
+    parts : pandas.DataFrame
+        As :func:`lusbook.scale.measured_parts` returns it; what was not timed is in the panel of memory alone.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
+    names = list(dict.fromkeys(parts["part"]))
+    for name, colour, marker in zip(names, sns.color_palette("colorblind", len(names)), "os^Dv*XP", strict=False):
+        rows = parts[parts["part"] == name]
+        for ax, values in zip(axes, (1000 * rows["seconds"], rows["memory"]), strict=True):
+            if values.notna().all():
+                ax.plot(rows["images"], values, color=colour, marker=marker, label=name)
+    for ax, label in zip(axes, ("ms an image", "peak memory of the process, GiB"), strict=True):
+        ax.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
+    axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     return figure
 
 

@@ -7,12 +7,17 @@ import reprlib
 from pathlib import Path
 from typing import Annotated
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from lusbook.errors import LusbookError
 
 LARGEST = 256 * 2**20  # bytes of a file; labelme's may hold the image too
+LONGEST = 2**17  # characters of YAML, whose parser is slow
+DEEPEST = 20  # levels of YAML; the parser's time grows with their square
+OPENING = {"[", "{", "<block sequence start>", "<block mapping start>"}
+CLOSING = {"]", "}", "<block end>"}
 
 Frame = Annotated[int, Field(ge=0, le=10**7)]
 Side = Annotated[int, Field(ge=1, le=10**5)]  # px
@@ -192,6 +197,38 @@ def parse_json(where, content=None):
         return from_json(read_bytes(where) if content is None else content)
     except ValueError as error:
         raise LusbookError(f"{where}: not readable as JSON: {error}") from error
+
+
+def parse_yaml(where, content):
+    """Parse YAML of plain values.
+
+    Parameters
+    ----------
+    where : path or str
+        Names the content in errors.
+    content : str or bytes
+
+    Returns
+    -------
+    content : object
+
+    Raises
+    ------
+    LusbookError
+        If it is no YAML, or has aliases (``*name``), of which a few lines make billions of values, or many levels.
+    """
+    if len(content) > LONGEST:
+        raise LusbookError(f"{where}: expected at most {LONGEST} characters of YAML, received {len(content)}")
+    try:
+        depth = 0
+        for token in yaml.scan(content, Loader=yaml.SafeLoader):
+            depth += token.id in OPENING
+            depth -= token.id in CLOSING
+            if isinstance(token, yaml.AliasToken) or depth > DEEPEST:
+                raise ValueError(f"expected no aliases (*name) and at most {DEEPEST} levels")
+        return yaml.safe_load(content)
+    except Exception as error:  # a date, a number or a tag that is none can raise almost anything
+        raise LusbookError(f"{where}: not readable as YAML: {str(error)[:500]}") from error
 
 
 def checked(where, form, content, strict=True):

@@ -35,7 +35,7 @@ def load_cohorts(settings, processes=None):
     Raises
     ------
     LusbookError
-        As :func:`read_manifest`; and when the manifest has other cohorts, or one without masks.
+        As :func:`lusbook.manifests.read_manifest`; and when the manifest has other cohorts, or one without masks.
     """
     if settings.cohorts == "phantom":
         return {name: load_phantom(processes, **phantom_parameters(name, settings)) for name in NAMES}

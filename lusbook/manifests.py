@@ -46,7 +46,7 @@ def read_manifest(path, image_size):
     Returns
     -------
     cohorts : dict of str to Cohort
-        By name, images in the order of the rows, folds from :func:`assign_folds`.
+        By name, images in the order of the rows, folds from :func:`lusbook.cohort.assign_folds`.
 
     Raises
     ------

@@ -8,7 +8,19 @@ import re
 # A page opened from a file may not fetch others to quote them, and each attempt is an error.
 NO_QUOTES = "if (location.protocol === 'file:') DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;"
 
-NUMBERS = re.compile(r" ± (?=\d)|\(-?[\d.]+ to -?[\d.]+\)")
+NUMBERS = re.compile(
+    r" ± (?=\d)|\(-?[\d.]+ to -?[\d.]+\)|\(n = \d+\)|(?<=\d) – (?=\d)|<th>fold \d"
+    r"|<td>(?:at (?:most|least) )?[\d.]+ ?[\w/]*</td>"
+)
+HEADS = re.compile(r"<tr[^>]*>((?:\s*<th>[^<]*</th>)+)\s*</tr>\s*<tr>((?:\s*<th>[^<]*</th>)+)\s*</tr>(?=\s*</thead>)")
+
+
+def one_head(found):
+    """Heads of the index and of the columns in one row, as far as no two would be in one place."""
+    first, second = (re.findall("<th>([^<]*)</th>", row) for row in found.groups())
+    if len(first) != len(second) or any(one and other for one, other in zip(first, second, strict=True)):
+        return found[0]
+    return f"<tr>{''.join(f'<th>{one or other}</th>' for one, other in zip(first, second, strict=True))}</tr>"
 
 
 def is_thebe(script):
@@ -21,15 +33,19 @@ def mend(app, pagename, templatename, context, doctree):
 
     The theme without a default mode logs an error before it falls back to the reader's system. An entry of the
     bibliography calls itself by a role that is no longer one, in a list that may have list items only. A table from a
-    cell scrolls, but Tab stops only at what is called a scrolling table. A spread or an interval stays on one line, and
-    heads of several words are marked, for a style. What unfolds the pages below a page of the sidebar has no name.
+    cell scrolls, but Tab stops only at what is called a scrolling table. A spread, an interval
+    and a number with its unit stay on one line, names of the index stand in the row of the columns' names, and heads
+    and cells of several words are marked, for a style. What unfolds the pages below a page of the sidebar has no name.
     """
     context["default_mode"] = "auto"
     context["script_files"] = [script for script in context["script_files"] if not is_thebe(script)]
     if "body" in context:
         body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
         body = body.replace('"output text_html"', '"output text_html pst-scrollable-table-container"')
-        body = re.sub(r"<th>(?=[^<]{12})", '<th class="words">', body)
+        body = HEADS.sub(one_head, body)
+        body = re.sub(r"<th>(?=[^<]{14})", '<th class="words">', body)
+        body = re.sub(r"<td>(?=[A-Za-z][^<]{15})", '<td class="words">', body)
+        body = re.sub(r"<(t[dh])>(?=[A-Za-z]+-\d+<)", r'<\1 class="word">', body)
         context["body"] = NUMBERS.sub(lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), body)
     navigation = context.get("generate_toctree_html")
     if navigation:
@@ -37,8 +53,15 @@ def mend(app, pagename, templatename, context, doctree):
         context["generate_toctree_html"] = lambda **options: str(navigation(**options)).replace("<summary>", name)
 
 
+def skip_aliases(app, what, name, obj, skip, options):
+    """Leave out the fields of a named tuple, of which Python says their number and no more; the class names them."""
+    return True if str(obj.__doc__).startswith("Alias for field number") else None
+
+
 def setup(app):
     """Register with Sphinx."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-skip-member", skip_aliases)
     app.connect("html-page-context", mend, priority=900)
     app.add_js_file(None, body=NO_QUOTES)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

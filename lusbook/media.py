@@ -1,10 +1,11 @@
 """Images, clips and DICOM files, frame by frame, and where the fan is in one."""
 
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, reduce
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 from skimage.color import rgb2gray
@@ -68,8 +69,20 @@ def open_recording(path):
         return partial(stream_dicom, path), *open_dicom(path)
     if not kind:
         raise LusbookError(f"{path}: expected an image, a clip or a DICOM file")
+    if kind == "clip":
+        _check_size(path)
     stream = partial(stream_clip, path, colour=True) if kind == "clip" else partial(stream_image, path)
     return stream, (slice(None), slice(None)), None
+
+
+def _check_size(path):
+    """Refuse a clip that announces frames too large, before one is decoded."""
+    width = height = 0
+    with suppress(av.FFmpegError, OSError, ValueError), av.open(str(path)) as container:  # stream_clip says what it is
+        for stream in container.streams.video[:1]:
+            width, height = getattr(stream, "width", 0), getattr(stream, "height", 0)  # none without a decoder
+    if width * height > LARGEST:
+        raise LusbookError(f"{path}: expected at most {LARGEST} pixels, received {width} x {height}")
 
 
 def stream_image(path):

@@ -11,6 +11,7 @@ all by default), or a script of ``benchmarks/``::
 """
 
 import os
+import reprlib
 import signal
 import subprocess
 import sys
@@ -19,11 +20,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pydantic
-import yaml
 
 from lusbook import runs, store
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, in_order
+from lusbook.formats import parse_yaml
 from lusbook.loading import cohort_digests
 from lusbook.settings import PROJECT, Settings, make_settings
 
@@ -95,11 +96,9 @@ def read_queue(path, results=None):
         Names the file and the entry, what was expected and what was received.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
+        values = parse_yaml(f"queue {path}", Path(path).read_bytes())
     except OSError as error:
         raise LusbookError(f"queue {path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LusbookError(f"queue {path}: not readable as YAML: {error}") from error
     if not isinstance(values, list) or not values:
         raise LusbookError(f"queue {path}: expected a list of entries, received {type(values).__name__}")
     jobs = {}
@@ -108,7 +107,7 @@ def read_queue(path, results=None):
             for job in _jobs(Entry.model_validate(value), results):
                 jobs.setdefault(job.folder, job)
         except pydantic.ValidationError as error:
-            problems = "; ".join(_explain(e) for e in error.errors())
+            problems = "; ".join(_explain(e) for e in error.errors()[:5])
             raise LusbookError(f"queue {path}: entry {number}: {problems}") from error
         except LusbookError as error:
             raise LusbookError(f"queue {path}: entry {number}: {error}") from error
@@ -135,14 +134,14 @@ def _jobs(entry, results):
 
 def _explain(error):
     """One validation error in words."""
-    name = ".".join(str(part) for part in error["loc"])
+    name = ".".join(str(part) for part in error["loc"])[:80]
     if error["type"] == "extra_forbidden":
         return f"unknown key {name!r}; expected {', '.join(Entry.model_fields)}"
     if error["type"] == "model_type":
-        return f"expected a mapping, received {error['input']!r}"
+        return f"expected a mapping, received {reprlib.repr(error['input'])}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
-    return f"{name!r}: {message}, received {error['input']!r}" if name else message
+    return f"{name!r}: {message}, received {reprlib.repr(error['input'])}" if name else message
 
 
 def work(path, minutes, results=None):

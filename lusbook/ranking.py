@@ -130,7 +130,7 @@ def rankings_table(ranked):
     names, cohorts = titles("names"), titles("cohorts")
     rows = {
         (cohorts[row.cohort], MEASURES[row.measure]): {
-            "Kendall's tau with Dice": with_interval(row.tau, None, None),
+            "tau with Dice": with_interval(row.tau, None, None),
             "experiments": row.n,
             "best": "; ".join(names.get(name, name) for name in row.best) or NO_VALUE,
             "worst": "; ".join(names.get(name, name) for name in row.worst) or NO_VALUE,

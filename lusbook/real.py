@@ -6,7 +6,8 @@ import pandas as pd
 from lusbook.errors import LusbookError
 
 PERCENTILE = 75  # over the frames of a clip: B-lines come and go with breathing, and a single frame may be an artefact
-KEYS = ["clip", "patient", "known", "condition", "pcr", "half", "b_lines", "severity"]  # of a table of scores
+#: Columns of a table of scores that are no scores.
+KEYS = ["clip", "patient", "known", "condition", "pcr", "half", "b_lines", "severity"]
 STREAK = 90  # percentile of the columns that stands for the brightest ones
 
 

@@ -94,7 +94,7 @@ def read_csv(path, schema, **options):
     path : path
     schema : pandera.DataFrameSchema
     **options
-        Of :func:`pandas.read_csv`.
+        Of ``pandas.read_csv``.
 
     Returns
     -------

@@ -248,4 +248,6 @@ def surface_table(surface, better="SIFA", worse="U-Net"):
     table = surface.replace({"direction": direction_titles()}).round({"better": 2, "worse": 2})
     texts = [with_interval(row.gain, row.low, row.high) for row in surface.itertuples()]
     table = table.assign(gain=texts).drop(columns=["low", "high"]).rename(columns={"better": better, "worse": worse})
+    levels = ["consistency", "diversity"]
+    table[levels] = table[levels].astype(object).where(table[levels].notna(), "all")
     return table.set_index("direction").rename_axis(None)

@@ -23,6 +23,7 @@ from lusbook.loading import cohort_digests, load_cohorts
 
 DROPOUTS, RATES = (0.0, 0.1, 0.5), (0.005, 0.0005)
 LONGER, POINTS = 3, 12  # a learning curve has 12 points, over three times the iterations of the study's U-Net
+#: Metrics that are kept, means over the test images of a patient.
 SCORES = ["dice", "dice_truth", "sensitivity", "specificity"]
 FOLDER = "rivals"
 

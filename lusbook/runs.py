@@ -1,7 +1,8 @@
 """Runs: one experiment, fold and settings each, computed once and then read; and what else a study holds.
 
 A run without manifest is incomplete and is computed again, from its newest checkpoint (:mod:`lusbook.checkpoints`)
-where there is one; a complete run with the same parameters is read. :mod:`lusbook.store` knows the files.
+where there is one; a complete run with the same parameters is read; a damaged one is set aside, with a line that names
+the file, and computed again. :mod:`lusbook.store` knows the files.
 """
 
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lusbook import checkpoints, manifests, store
+from lusbook import checkpoints, manifests, memory, store
 from lusbook.cohort import NAMES as COHORTS
 from lusbook.cohort import shown_frame
 from lusbook.digests import CODE, RUN_CODE, code_digest  # noqa: F401 (`rivals` and `dose` name it as one of runs)
@@ -67,7 +68,7 @@ def run(name, fold, settings, results=None, label=None, deadline=None, with_weig
     deadline : float, optional
         Value of ``time.monotonic()`` at which training stops.
     with_weights : bool
-        Compute a complete run again when it has no weights.
+        Compute a complete run again when it has no weights, or damaged ones.
 
     Returns
     -------
@@ -77,12 +78,14 @@ def run(name, fold, settings, results=None, label=None, deadline=None, with_weig
     ------
     Interrupted, OutOfTime
         As :func:`lusbook.training.fit`.
+    LusbookError
+        When a run of other settings or data is there, or memory runs out: says what to lower.
     """
     folder = run_folder(name, fold, settings, results)
     params = parameters(name, fold, settings)
 
     def complete():
-        return (not with_weights or (folder / "weights.npz").exists()) and is_complete(folder, params)
+        return (not with_weights or store.has_weights(folder)) and is_complete(folder, params)
 
     if complete():
         return folder
@@ -90,23 +93,30 @@ def run(name, fold, settings, results=None, label=None, deadline=None, with_weig
     with alone(folder, deadline):
         if complete():  # by the process that held the lock
             return folder
+        spoilt = with_weights and (folder / "weights.npz").exists() and not store.has_weights(folder)
+        store.set_aside(folder, f"{folder / 'weights.npz'}: damaged" if spoilt else None)
         (folder / "manifest.json").unlink(missing_ok=True)
-        from lusbook import trials  # the networks, and with them Keras, are imported only to train
+        from lusbook import parallel, trials  # the networks, and with them Keras, are imported only to train
 
         experiment = get_experiment(name)
+        parallel.share_batches(experiment.method, settings)
         parent = run_parent(experiment, fold, settings, results, deadline)
+        cohorts = load_cohorts(settings)
+        if {cohort.name: cohort.digest for cohort in cohorts.values()} != params["data"]:
+            raise LusbookError(f"{settings.cohorts}: changed while it was read; start again")
         start = time.monotonic()
-        outcome = trials.run_trial(
-            experiment,
-            fold,
-            settings,
-            load_cohorts(settings),
-            parent,
-            label or f"{name} fold {fold}",
-            folder=folder,
-            key=checkpoint_key(params),
-            deadline=deadline,
-        )
+        with memory.explained(settings, experiment.method):
+            outcome = trials.run_trial(
+                experiment,
+                fold,
+                settings,
+                cohorts,
+                parent,
+                label or f"{name} fold {fold}",
+                folder=folder,
+                key=checkpoint_key(params),
+                deadline=deadline,
+            )
         store.write(folder, params, outcome, settings, time.monotonic() - start)
         checkpoints.remove(folder)
     return folder
@@ -199,8 +209,10 @@ def once(folder, params, settings, compute):
     check_writable(folder)
     with alone(folder):
         if not is_complete(folder, params):  # by the process that held the lock
+            store.set_aside(folder)
             start = time.monotonic()
-            outcome = {"overlays": {}, "weights": [], "machine": {}} | compute()
+            with memory.explained(settings):
+                outcome = {"overlays": {}, "weights": [], "machine": {}} | compute()
             store.write(folder, params, outcome, settings, time.monotonic() - start)
 
 
@@ -288,8 +300,8 @@ def attempts(settings, results=None, folder=None, compute=True):
     MissingData
         When they are not there and are not to be computed.
     """
-    if not compute and not (study_folder(settings, results) / "attempts" / "manifest.json").exists():
-        raise MissingData("attempts were not computed for these settings; `lusbook attempts` does so")
+    if not compute:
+        _require(study_folder(settings, results) / "attempts", "attempts were", "attempts")
 
     def run(table, **keep):
         from lusbook import attempts  # networks, and with them Keras
@@ -321,8 +333,8 @@ def secondary(settings, results=None, compute=True):
         When they are not there and are not to be computed.
     """
     folder = study_folder(settings, results) / "secondary"
-    if not compute and not (folder / "manifest.json").exists():
-        raise MissingData("other measures were not computed for these settings; `lusbook secondary` does so")
+    if not compute:
+        _require(folder, "other measures were", "secondary")
     params = {
         "settings": relevant(settings, "unet") | relevant(settings, "sifa"),
         "data": cohort_digests(settings),
@@ -339,6 +351,13 @@ def secondary(settings, results=None, compute=True):
     return read_tables(folder)
 
 
+def _require(folder, what, command):
+    """Refuse to go on where a folder's results are not there, or are damaged."""
+    if not (folder / "manifest.json").exists():
+        raise MissingData(f"{what} not computed for these settings; `lusbook {command}` does so")
+    check_files(folder)
+
+
 def _with_clips(name, digests, compute, settings, results, folder):
     """Tables of a folder that comes from real clips; they are needed only if it is not there."""
     target = study_folder(settings, results) / name
@@ -351,7 +370,12 @@ def _with_clips(name, digests, compute, settings, results, folder):
     if not is_complete(target, params):
         from lusbook import sources
 
-        table = sources.read_covid_blues(folder)
+        try:
+            table = sources.read_covid_blues(folder)
+        except MissingData:
+            if (target / "manifest.json").exists():
+                check_files(target)
+            raise
         keep = {"folder": target, "key": checkpoint_key(params, CODE[name])}
         once(target, params, settings, lambda: compute(table, **keep))
         for trained in target.iterdir():
@@ -554,15 +578,77 @@ def stale_runs(settings, results=None):
     stale : list of str
     """
     root, stale, digests = study_folder(settings, results), [], {}
-    for path in sorted(root.rglob("manifest.json")):
-        modules = made_by(path.parent)
+    for folder, found in store.read_manifests(root).items():
+        modules = made_by(folder)
         digests[modules] = digests.get(modules) or code_digest(modules)
-        if read_json(path)["code"] != digests[modules]:
-            stale.append(str(path.parent.relative_to(root)))
+        if found["code"] != digests[modules]:
+            stale.append(str(folder.relative_to(root)))
     return stale
 
 
+def outdated(settings, results=None):
+    """What of a study was computed from other data or settings than those of its name now.
+
+    A manifest of cohorts keeps its name when its rows or files change, and a preset when its file does.
+
+    Returns
+    -------
+    changed : dict of list of str
+        What differs, by folder.
+    """
+    root, changed = study_folder(settings, results), {}
+    now = {} if settings.cohorts == "phantom" else cohort_digests(settings)
+    for folder, manifest in store.read_manifests(root).items():
+        data = manifest["data"]
+        names = [f"rows or files of {name}" for name in now if name in data and data[name] != now[name]]
+        if folder.parent.name in EXPERIMENTS:
+            wanted = {"settings": relevant(settings, get_experiment(folder.parent.name).method)}
+            found = {"settings": read_json(folder / "params.json").get("settings", {})}
+            names += store.differing(found, wanted)
+        if names:
+            changed[str(folder.relative_to(root))] = names
+    return changed
+
+
+def refuse_outdated(settings, results=None):
+    """Refuse a study of which something is :func:`outdated`.
+
+    Raises
+    ------
+    LusbookError
+        Names what changed, and what was computed before.
+    """
+    if changed := outdated(settings, results):
+        what = ", ".join(sorted({name for names in changed.values() for name in names}))
+        listed = ", ".join(list(changed)[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise LusbookError(
+            f"{study_folder(settings, results)}: {what} changed since {listed} were computed; `lusbook study "
+            "--recompute` replaces these, --results names a folder for another study"
+        )
+
+
 def remove_stale_runs(settings, results=None):
-    """Remove what other code than the checkout's computed, so that it is computed again."""
-    for name in stale_runs(settings, results):
-        shutil.rmtree(study_folder(settings, results) / name)
+    """Remove what other code than the checkout's computed, or is outdated, so that it is computed again."""
+    for name in {*stale_runs(settings, results), *outdated(settings, results)}:
+        if (folder := study_folder(settings, results) / name).exists():  # not gone with one around it
+            shutil.rmtree(folder)
+
+
+def refuse_damaged(settings, results=None):
+    """Refuse a study of which something is damaged: what shows numbers must not replace them unasked.
+
+    Raises
+    ------
+    LusbookError
+        Names the file, and what replaces it.
+    """
+    for folder in store.manifest_folders(study_folder(settings, results)):
+        check_files(folder)
+
+
+def set_aside_damaged(settings, results=None):
+    """Set aside all that is damaged of a study: whether a run is there, its processes tell by the manifest alone."""
+    for folder in store.manifest_folders(study_folder(settings, results)):
+        if store.damage(folder):
+            with alone(folder):
+                store.set_aside(folder)

@@ -13,7 +13,7 @@ SIDE = 256  # px, side of a simulated frame; other sizes are averages of it
 SAMPLES, BEAMS = 384, 160  # depth samples and scan lines
 LOOKS = 3  # directions from which echoes are compounded: their speckle differs
 
-#: Settings of a scanner, name: (value of the typical patient, half range between patients at diversity 1).
+#: Settings of a scanner by name, the value of the typical patient and half the range between patients at diversity 1.
 #: Typical values follow what public clips of either kind of device show; they are no manufacturer's data.
 BUTTERFLY = {
     "radius": (45, 12),  # mm, of the (virtual) curved probe
@@ -35,6 +35,7 @@ BUTTERFLY = {
     "contact": (1.15, 0.45),  # share of the half fan beyond which the probe loses contact
     "face": (0, 1),  # the side on which it does: sign
 }
+#: The two sets of settings, by name.
 SCANNERS = {
     "butterfly": BUTTERFLY,
     "lumify": BUTTERFLY

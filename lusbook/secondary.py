@@ -20,10 +20,12 @@ from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS
 
 LIBRARY = "surface-distance"  # its name where packages are installed from
-TOLERANCE = 1 / 64  # share of the side: a pixel of the demo's images, a third of the width of a B-line in them
+#: Share of the side, a pixel of the demo's images and a third of the width of a B-line in them.
+TOLERANCE = 1 / 64
 FOUND = 0.5  # share of a line's pixels that must be predicted
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
-EXACT = "exact mask"  # in place of an experiment: what a network without error has, against labels that have some
+#: Stands in place of an experiment for what a network without error has, against labels that have some.
+EXACT = "exact mask"
 
 # ---------------------------------------------------------------------------------------------
 # Measures of masks

@@ -4,7 +4,6 @@ A clip is decoded twice, once to find its fan and once to segment it, and is nev
 """
 
 import shlex
-import zipfile
 import zlib
 from contextlib import contextmanager
 from fractions import Fraction
@@ -23,6 +22,7 @@ from skimage.transform import resize
 from tqdm.auto import tqdm
 
 from lusbook import media, real, runs, store, video
+from lusbook.arrays import unpack
 from lusbook.cohort import network_images
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
@@ -129,12 +129,9 @@ def load_network(folder, method, settings, route="direct"):
         network = trials.sifa_network(settings)
     path = Path(folder) / "weights.npz"
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise ValueError(f"checksum of {damaged}")
-        with np.load(path, allow_pickle=False) as stored:
-            weights = [stored[f"arr_{i}"] for i in range(len(stored.files))]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        stored = unpack(path)
+        weights = [stored[f"arr_{i}"] for i in range(len(stored))]
+    except (OSError, ValueError, KeyError) as error:
         raise LusbookError(f"{path}: damaged ({error}); remove {folder} to train the network again") from error
     expected = [tuple(variable.shape) for variable in network.weights]
     if (received := [array.shape for array in weights]) != expected:

@@ -1,14 +1,15 @@
 """Settings: every number that can change a result, with the paper's values as defaults."""
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import pydantic
-import yaml
 
 from lusbook.errors import LusbookError
+from lusbook.formats import parse_yaml, read_bytes
 
 PROJECT = Path(__file__).resolve().parents[1]
 PRESETS = PROJECT / "data" / "presets"
@@ -22,11 +23,9 @@ class Settings(pydantic.BaseModel):
     marked *open* and takes the reference implementation's value or, failing that, a
     customary one. A *preset* is a YAML file of these keys.
 
-    Raises
-    ------
-    pydantic.ValidationError
-        On an unknown key or an impossible value; :func:`load_preset` and
-        :func:`make_settings` turn it into a :class:`LusbookError`.
+    An unknown key or an impossible value is a ``ValidationError`` of pydantic;
+    :func:`load_preset` and :func:`make_settings` turn it into one that says what was
+    expected (:class:`lusbook.errors.LusbookError`).
     """
 
     model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=False)
@@ -43,6 +42,7 @@ class Settings(pydantic.BaseModel):
     precision: Literal["float32", "bfloat16"] = pydantic.Field(
         "float32", description="arithmetic of the convolutions; weights and losses stay float32"
     )
+    devices: int = pydantic.Field(1, ge=1, description="devices of one machine that share each batch (JAX)")
 
     phantom_seed: int = pydantic.Field(0, ge=0, description="seed of the simulated cohorts")
     phantom_scanner: Literal["butterfly", "lumify"] = pydantic.Field(
@@ -95,6 +95,17 @@ class Settings(pydantic.BaseModel):
         None, ge=1, description="iterations of the U-Net that real clips are shown to, in place of unet_epochs"
     )
 
+    @pydantic.field_validator("cohorts")
+    @classmethod
+    def _can_be_a_path(cls, value):
+        path = Path(value)
+        try:
+            if path.expanduser().is_file() and b"\0" in path.expanduser().read_bytes():  # files have no such names
+                raise ValueError("expected text, received NUL in it")
+        except (OSError, RuntimeError, ValueError) as error:  # too long, of no such user, NUL
+            raise ValueError(f"expected 'phantom' or a path, {getattr(error, 'strerror', None) or error}") from None
+        return value
+
 
 def load_preset(preset):
     """Read a preset.
@@ -119,16 +130,13 @@ def load_preset(preset):
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
         raise LusbookError(f"preset {str(preset)!r}: no file {path}; expected one of {known}, or a .yaml file")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LusbookError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise LusbookError(f"{path}: expected a mapping of settings, received {type(values).__name__}")
+    values = parse_yaml(path, read_bytes(path))
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise LusbookError(f"{path}: expected a mapping of settings, received {reprlib.repr(values)}")
     return values
 
 
-def make_settings(preset="paper", **overrides):
+def make_settings(preset="paper", /, **overrides):
     """Settings of a preset with some values replaced.
 
     Parameters
@@ -159,18 +167,19 @@ def make_settings(preset="paper", **overrides):
     try:
         return Settings(**values)
     except pydantic.ValidationError as error:
-        raise LusbookError(f"preset {str(preset)!r}: " + "; ".join(_explain(e) for e in error.errors())) from error
+        raise LusbookError(f"preset {str(preset)!r}: " + "; ".join(_explain(e) for e in error.errors()[:5])) from error
 
 
 def _explain(error):
     """One validation error in words."""
-    name = ".".join(str(part) for part in error["loc"])
+    name = ".".join(str(part) for part in error["loc"])[:80]
     if error["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         return f"unknown setting {name!r}{hint}"
-    message = error["msg"][:1].lower() + error["msg"][1:]
-    return f"setting {name!r}: {message}, received {error['input']!r}"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    return f"setting {name!r}: {message}, received {reprlib.repr(error['input'])}"
 
 
 def chapter_settings(variables, *own):

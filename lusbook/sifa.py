@@ -279,7 +279,7 @@ def trainable(networks):
 
 
 def forward(network, *inputs):
-    """A network's outputs in training, and the function that takes their gradients back (:func:`backend.vjp`)."""
+    """A network's outputs in training, and what takes their gradients back (:func:`lusbook.backend.vjp`)."""
 
     def outputs(*tensors):
         found = network(list(tensors) if len(tensors) > 1 else tensors[0], training=True)

@@ -1,10 +1,10 @@
 """Public lung-ultrasound recordings: one small reader for each source, and one form of result.
 
-COVID-BLUES [1]_: clips of six zones of the chest with the flags of experts per clip: B-lines yes or no, A-lines yes or
-no, severity 0 to 3. There are no masks. Its licence, CC BY-NC-ND 4.0, allows to compute on the clips and to publish
-numbers, not to share changed clips or frames: nothing here writes one of its frames to disk. POCUS [2]_: clips of many
-devices, each file with a licence of its own. CIT [3]_: polygons that outline B-lines in clips of linear probes.
-LUS-BALD [4]_: stills with boxes of four corners about B-lines.
+COVID-BLUES (Wiedemann et al.): clips of six zones of the chest with the flags of experts per clip: B-lines yes or no,
+A-lines yes or no, severity 0 to 3. There are no masks. Its licence, CC BY-NC-ND 4.0, allows to compute on the clips and
+to publish numbers, not to share changed clips or frames: nothing here writes one of its frames to disk. POCUS (Born et
+al.): clips of many devices, each file with a licence of its own. CIT: polygons that outline B-lines in clips of linear
+probes. LUS-BALD (Okila et al.): stills with boxes of four corners about B-lines.
 
 PULSE Lab (gitlab.com/pulselab/covid19) publishes pixel masks of 21 files of POCUS, 14 of them with B-lines. There is no
 reader: the repository could not be had, and nothing public was found that says how a mask belongs to a frame of its
@@ -13,13 +13,13 @@ which licence it has. One folder of it, or its own description, would be enough.
 
 References
 ----------
-.. [1] Wiedemann N et al. COVID-BLUeS - a prospective study on the value of AI in lung ultrasound analysis.
-   IEEE J Biomed Health Inform 2025;29(9):6301-6310. doi:10.1109/JBHI.2025.3543686
-.. [2] Born J et al. Accelerating detection of lung pathologies with explainable ultrasound image analysis.
-   Appl Sci 2021;11(2):672. doi:10.3390/app11020672; github.com/jannisborn/covid19_ultrasound
-.. [3] github.com/cit-research/Lung-Ultrasound-A-B-lines-classification at ef9994c, MIT licence.
-.. [4] Okila N et al. Lung ultrasound imaging dataset for accurate detection and localization of LUS vertical artifact.
-   Sci Data 2025. doi:10.1038/s41597-025-05854-4; data: doi:10.17632/h923m366sf.2
+- Wiedemann N et al. COVID-BLUeS - a prospective study on the value of AI in lung ultrasound analysis.
+  IEEE J Biomed Health Inform 2025;29(9):6301-6310. doi:10.1109/JBHI.2025.3543686
+- Born J et al. Accelerating detection of lung pathologies with explainable ultrasound image analysis.
+  Appl Sci 2021;11(2):672. doi:10.3390/app11020672; github.com/jannisborn/covid19_ultrasound
+- CIT: github.com/cit-research/Lung-Ultrasound-A-B-lines-classification at ef9994c, MIT licence.
+- Okila N et al. Lung ultrasound imaging dataset for accurate detection and localization of LUS vertical artifact.
+  Sci Data 2025. doi:10.1038/s41597-025-05854-4; data: doi:10.17632/h923m366sf.2
 """
 
 import os
@@ -34,7 +34,7 @@ from lusbook import annotations, downloads
 from lusbook.errors import LusbookError, MissingData
 from lusbook.recordings import CONDITIONS, FILLED, list_recordings, read_csv
 
-# Environment variables that name folders of existing copies
+#: Environment variables that name folders of existing copies, by source.
 VARIABLES = {"covid-blues": "LUSBOOK_COVID_BLUES", "pocus": "LUSBOOK_POCUS", "cit": "LUSBOOK_CIT"}
 COVID_BLUES, POCUS, CIT = VARIABLES.values()
 PATIENTS = downloads.REGISTRIES / "covid-blues-patients.csv"  # condition and PCR of those whose clips a download has

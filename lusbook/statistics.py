@@ -205,8 +205,9 @@ def section3_tests(per_image, claims=None, route_rule=default_route):
 def _resamples(groups, seed):
     """Endless indices of rows: as many groups as there are, drawn with replacement, each with all its rows."""
     rng = np.random.default_rng(seed)
-    groups = np.asarray(groups)
-    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]  # sorted: the order of rows is no matter
+    _, which, counts = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    # In the order of the groups' names, so that the order of rows is no matter; sorted once for all groups.
+    members = np.split(np.argsort(which, kind="stable"), np.cumsum(counts)[:-1])
     while True:
         yield np.concatenate([members[drawn] for drawn in rng.integers(len(members), size=len(members))])
 

@@ -4,7 +4,7 @@ A run's folder holds ``params.json`` (what identifies it), ``history.csv`` (loss
 (counts and metrics of every test image), for SIFA ``snapshots.csv`` and ``selection.csv`` (other weights than the
 last, see :mod:`lusbook.selection`), ``overlays.npz`` (the few images and masks that figures show),
 ``weights.npz`` (never committed) and, written last, ``manifest.json``. A lock beside the folder keeps it to one
-process at a time.
+process at a time. What is damaged is never read; computing it again sets it aside first, under a name with a dot.
 """
 
 import json
@@ -14,13 +14,15 @@ import re
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pandas as pd
 
+from lusbook.arrays import unpack
 from lusbook.digests import CODE, RUN_CODE, code_digest, short_digest, versions
 from lusbook.errors import LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment
@@ -28,6 +30,8 @@ from lusbook.loading import cohort_digests
 from lusbook.settings import PROJECT, is_preset, make_settings
 
 FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
+NEEDED = ("code", "data", "files", "seconds")  # of what a manifest says
+LOCK_SECONDS = 0.1  # until a lock that another process holds is tried again
 
 # ---------------------------------------------------------------------------------------------
 # What identifies a run
@@ -38,7 +42,10 @@ def relevant(settings, method):
     other = ("real_", "sifa_") if method == "unet" else ("real_", "unet_", "fine_tune_")
     if settings.cohorts != "phantom":
         other += ("phantom_", "covid_", "cap_")
-    return {k: v for k, v in settings.model_dump().items() if not k.startswith(other) and k != "preset"}
+    found = {k: v for k, v in settings.model_dump().items() if not k.startswith(other) and k != "preset"}
+    if settings.devices == 1:  # runs from before there was this setting are the same
+        del found["devices"]
+    return found
 
 
 def parameters(name, fold, settings):
@@ -137,26 +144,33 @@ def alone(folder, deadline=None):
 
     A process that holds the lock of a fine-tuning may take its parent's, never the other way round.
 
+    Yields
+    ------
+    lock : int
+        File descriptor: a process that inherits it holds the lock, too.
+
     Raises
     ------
     OutOfTime
         When another process still computes it at the deadline.
     """
-    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
+    path = folder.with_name(f".{folder.name}.lock")
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        print(f"{folder}: another process computes it; waiting for that", file=sys.stderr)
-        try:
-            lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - time.monotonic()))
-        except filelock.Timeout:
-            raise OutOfTime(f"{folder}: time is up while another process computes it") from None
+        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise LusbookError(f"{lock.lock_file}: cannot be written ({error.strerror}); nothing computed") from error
+        raise LusbookError(f"{path}: cannot be written ({error.strerror}); nothing computed") from error
     try:
-        yield
+        told = False
+        while not filelock.lock_descriptor(lock, blocking=False):
+            if not told:
+                print(f"{folder}: another process computes it; waiting for that", file=sys.stderr)
+                told = True
+            if deadline is not None and time.monotonic() > deadline:
+                raise OutOfTime(f"{folder}: time is up while another process computes it")
+            time.sleep(LOCK_SECONDS)
+        yield lock
     finally:
-        lock.release()
+        os.close(lock)
 
 
 def write_atomically(path, text):
@@ -174,42 +188,152 @@ def read_json(path):
     """Read a JSON object of a run folder."""
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise LusbookError(f"{path}: not readable as JSON ({error}); remove its folder to compute it again") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise LusbookError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(value, dict):
         raise LusbookError(f"{path}: expected a JSON object, received {type(value).__name__}")
     return value
 
 
-def is_complete(folder, params):
-    """Whether a complete run with these parameters is in the folder.
+def manifest_folders(root, pattern="**/manifest.json"):
+    """Folders below a root that have a manifest; none whose name, or that of one above it, begins with a dot."""
+    found = sorted(path.parent for path in Path(root).glob(pattern))
+    return [folder for folder in found if not any(part.startswith(".") for part in folder.relative_to(root).parts)]
+
+
+def read_manifest(folder):
+    """The manifest of a complete run.
 
     Raises
     ------
     LusbookError
-        When a manifest is there but the run is damaged, or is one of other parameters.
+        When it cannot be read, or does not say what a manifest says.
     """
-    if not (folder / "manifest.json").exists():
+    path = folder / "manifest.json"
+    manifest = read_json(path)
+    if not set(NEEDED) <= set(manifest):
+        raise LusbookError(f"{path}: expected {', '.join(NEEDED)}, received {', '.join(manifest) or 'nothing'}")
+    for name in ("data", "files"):
+        if not isinstance(manifest[name], dict) or not manifest[name]:
+            raise LusbookError(f"{path}: {name}: expected digests by name, received {manifest[name]!r}")
+    for name in manifest["files"]:
+        if os.path.basename(name) != name or "\0" in name:
+            raise LusbookError(f"{path}: expected names of files in its folder, received {name!r}")
+    return manifest
+
+
+def read_manifests(root, pattern="**/manifest.json"):
+    """Manifests below a root, by folder; those that cannot be read are left out."""
+    found = {}
+    for folder in manifest_folders(root, pattern):
+        with suppress(LusbookError):
+            found[folder] = read_manifest(folder)
+    return found
+
+
+def damage(folder):
+    """What is wrong with the files of a complete run, in words.
+
+    Parameters
+    ----------
+    folder : Path
+        Has a manifest.
+
+    Returns
+    -------
+    reason : str
+        Names the file; empty when all are as the manifest says. It knows nothing of the weights.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except LusbookError as error:
+        return str(error)
+    for name, digest in manifest["files"].items():
+        try:
+            found = short_digest((folder / name).read_bytes())
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            return f"{folder / name}: " + ("missing, though manifest.json names it" if missing else error.strerror)
+        if found != digest:
+            return f"{folder / name}: differs from its manifest"
+    return ""
+
+
+def is_complete(folder, params):
+    """Whether a complete run with these parameters is in the folder; a damaged one is not complete.
+
+    Raises
+    ------
+    LusbookError
+        When it is one of other parameters: names what differs.
+    """
+    if not (folder / "manifest.json").exists() or damage(folder):
         return False
-    check_files(folder)
-    if read_json(folder / "params.json") != json.loads(json.dumps(params)):
+    if names := differing(read_json(folder / "params.json"), params):
         raise LusbookError(
-            f"{folder}: holds a run of other settings or data; remove it, or give another results folder"
+            f"{folder}: holds a run of other settings or data ({', '.join(names)}); remove it, or give another "
+            "results folder"
         )
     return True
 
 
+def differing(found, wanted):
+    """Names of the entries in which parameters, as read and as wanted, differ.
+
+    Examples
+    --------
+    >>> differing({"fold": 0, "data": {"covid": "1a", "cap": "2b"}}, {"fold": 0, "data": {"covid": "1a", "cap": "3c"}})
+    ['data cap']
+    """
+    names, wanted = [], json.loads(json.dumps(wanted))  # as what was read: tuples are lists
+    for key in sorted({*found, *wanted}):
+        one, other = found.get(key), wanted.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            names += [f"{key} {name}" for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+        elif one != other:
+            names.append(key)
+    return names
+
+
 def check_files(folder):
     """Check the files of a complete run against its manifest; a damaged or half-written one is an error."""
-    manifest_path = folder / "manifest.json"
-    if not manifest_path.exists():
+    if not (folder / "manifest.json").exists():
         raise LusbookError(f"{folder}: incomplete run, no manifest.json; compute the study again to complete it")
-    for name, digest in read_json(manifest_path).get("files", {}).items():
-        path = folder / name
-        if not path.exists():
-            raise LusbookError(f"{path}: missing, though manifest.json names it; remove {folder} to compute it again")
-        if short_digest(path.read_bytes()) != digest:
-            raise LusbookError(f"{path}: differs from its manifest; remove {folder} to compute it again")
+    if reason := damage(folder):
+        raise LusbookError(f"{reason}; `lusbook study` sets it aside and computes it again")
+
+
+def has_weights(folder):
+    """Whether a folder has weights that can be read, by the checksums of their archive."""
+    try:
+        return bool(unpack(folder / "weights.npz"))
+    except (OSError, ValueError):
+        return False
+
+
+def set_aside(folder, reason=None):
+    """Move the files of a damaged complete run into a folder beside it, so that it is computed again; none is lost.
+
+    Folders in it stay, as the single trainings of a grid. For who is alone in the folder, see :func:`alone`.
+
+    Parameters
+    ----------
+    folder : Path
+    reason : str, optional
+        By default what :func:`damage` finds, if anything.
+    """
+    if not (folder / "manifest.json").exists() or not (reason := reason or damage(folder)):
+        return
+    aside = next(path for n in count(1) if not (path := folder.with_name(f".{folder.name}.damaged-{n}")).exists())
+    try:
+        aside.mkdir()
+        # The manifest first: without it the run counts as incomplete, whatever happens next.
+        for path in sorted(folder.iterdir(), key=lambda path: path.name != "manifest.json"):
+            if path.is_file():
+                os.replace(path, aside / path.name)
+    except OSError as error:
+        raise LusbookError(f"{reason}; it cannot be set aside ({error.strerror}); nothing computed") from error
+    print(f"{reason}; set aside as {aside.name}, it is computed again", file=sys.stderr)
 
 
 def write(folder, params, outcome, settings, seconds):
@@ -259,6 +383,8 @@ def write(folder, params, outcome, settings, seconds):
         "versions": versions(),
     }
     write_atomically(folder / "manifest.json", json.dumps(manifest, indent=1))
+    for partial in folder.glob(".*.json.*"):  # of processes that were killed while they wrote
+        partial.unlink(missing_ok=True)
 
 
 def read_arrays(folder):
@@ -266,11 +392,19 @@ def read_arrays(folder):
     check_files(folder)
     if not (folder / "overlays.npz").exists():
         return {}
-    with np.load(folder / "overlays.npz", allow_pickle=False) as stored:
-        return dict(stored)
+    try:
+        return unpack(folder / "overlays.npz")
+    except (OSError, ValueError) as error:
+        raise LusbookError(f"{folder / 'overlays.npz'}: not readable ({error})") from error
 
 
 def read_tables(folder):
     """The tables of a complete run's folder, by name."""
     check_files(folder)
-    return {path.stem: pd.read_csv(path) for path in sorted(folder.glob("*.csv"))}
+    tables = {}
+    for path in sorted(folder.glob("*.csv")):
+        try:
+            tables[path.stem] = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise LusbookError(f"{path}: not readable as CSV ({error})") from error
+    return tables

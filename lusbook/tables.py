@@ -85,7 +85,7 @@ def check_per_image(per_image):
     if missing:
         raise LusbookError(f"per-image table: columns {missing} are missing; received {list(per_image.columns)}")
     for column, known in (("route", ROUTES), ("cohort", tuple(load_published("cohorts")["cohort"]))):
-        unknown = sorted(set(per_image[column]) - set(known), key=str)
+        unknown = sorted(set(per_image[column].unique()) - set(known), key=str)
         if unknown:
             raise LusbookError(f"per-image table: {column}: expected one of {known}, received {unknown}")
     key = ["experiment", "fold", "cohort", "patient", "image", "route"]
@@ -179,7 +179,7 @@ def _layout(rows, title, ours, published):
     ``ours`` and ``published`` are dicts of (experiment, cohort) to text, ``title`` heads their columns.
     """
     names = titles("names")
-    extra = [name for name in dict.fromkeys(rows["experiment"]) if name not in names]
+    extra = [name for name in rows["experiment"].unique() if name not in names]
     table = {}
     for cohort, label in titles("cohorts").items():
         head = f"{label} {title}".strip()

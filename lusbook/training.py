@@ -42,7 +42,7 @@ class Adam:
 
     @property
     def variables(self):
-        """State of the optimiser: both moments of each parameter, the step count and the learning rate."""
+        """State of the optimiser, both moments of each parameter, the step count and the learning rate."""
         return [*self.first, *self.second, self.step, self.rate]
 
     def apply(self, gradients):

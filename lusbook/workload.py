@@ -72,18 +72,25 @@ def iterations(experiment, fold, settings, sizes):
     return fixed or epochs * max(1, images // settings.unet_batch_size)
 
 
-def rough_seconds(method, settings):
+def rough_seconds(method, settings, folder=""):
     """Seconds of an iteration by the benchmarks in ``data/benchmarks``, without timing anything.
 
     In proportion to the pixels of a batch and to the width: narrow networks are bound by memory more than by
     multiplications.
+
+    Parameters
+    ----------
+    method : {"unet", "sifa"}
+    settings : Settings
+    folder : path, optional
+        As for :func:`lusbook.performance.load_benchmark`.
 
     Returns
     -------
     seconds : float
         NaN where there is no benchmark.
     """
-    content = load_benchmark(method) or {"quantities": []}
+    content = load_benchmark(method, folder) or {"quantities": []}
     kind = "step, lusbook" if method == "unet" else f"iteration, {settings.sifa_updates}"
     rows = ((re.fullmatch(rf"(\d+) px {kind}", row["name"]), row["median"]) for row in content["quantities"])
     found = {int(match[1]): median for match, median in rows if match}
@@ -187,7 +194,7 @@ def needs(pairs, settings, measured=None):
     Parameters
     ----------
     pairs : list of (str, int)
-        Experiment and fold of each run; all of one method.
+        Experiment and fold of each run.
     settings : Settings
     measured : dict of dict, optional
         As :func:`lusbook.estimate.measure_methods` gives it; without, by the benchmarks in ``data/benchmarks``.
@@ -198,16 +205,15 @@ def needs(pairs, settings, measured=None):
         ``runtime`` (minutes), ``mem_mb`` and ``gpu``, with a margin: a job that reaches a limit is ended.
     """
     sizes, runs = cohort_sizes(settings), [(get_experiment(name), fold) for name, fold in pairs]
-    method = runs[0][0].method
-    found = (measured or {}).get(method)
-    each = max(found["times"]) if found else rough_seconds(method, settings)
-    seconds = sum(iterations(experiment, fold, settings, sizes) for experiment, fold in runs) * each
-    if not math.isfinite(seconds):
+    found = [measured[method] for method in {experiment.method for experiment, _ in runs}] if measured else []
+    each = {m: max(measured[m]["times"]) if measured else rough_seconds(m, settings) for m in METHODS}
+    seconds = sum(iterations(experiment, fold, settings, sizes) * each[experiment.method] for experiment, fold in runs)
+    if not math.isfinite(seconds):  # there is no benchmark
         seconds = LONG_HOURS * 3600
     return {
         "runtime": START_MINUTES + math.ceil(MARGIN * seconds / 60),
-        "mem_mb": math.ceil(1024 * MARGIN * (found["memory"] if found else GIB)),
-        "gpu": int(is_gpu(found["device"])) if found else 0,
+        "mem_mb": math.ceil(1024 * MARGIN * max([one["memory"] for one in found], default=GIB)),
+        "gpu": int(any(is_gpu(one["device"]) for one in found)),
     }
 
 
@@ -226,7 +232,7 @@ def read_estimate(path):
             found = measured[method]
             if not (min(found["times"]) > 0 and found["memory"] > 0 and found["device"]):
                 raise ValueError(f"{method}: no times")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         expected = "expected a file that `lusbook estimate --out` wrote"
         raise LusbookError(f"estimate {path}: {expected}, received {type(error).__name__}: {error}") from error
     return measured

@@ -1,14 +1,25 @@
 """What tests import: benchmarks hold the plain build of SIFA that lusbook is compared with."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from lusbook import downloads, sources
 from tests.helpers import HEADER, SIDE, make_frames, png, write_clip
+
+# The same examples every time; HYPOTHESIS_PROFILE=search looks for others, and for more of them.
+common = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+}
+hypothesis.settings.register_profile("fixed", derandomize=True, database=None, max_examples=50, **common)
+hypothesis.settings.register_profile("search", max_examples=2000, **common)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # last: names there hide nothing
 

@@ -15,7 +15,7 @@ import numpy as np
 import plain_sifa
 import pytest
 
-from lusbook import sifa, unet
+from lusbook import dose, growth, sifa, store, unet
 from lusbook.settings import PROJECT, make_settings
 
 EXPORT = ("onnxruntime", "openvino", "tf2onnx")
@@ -65,6 +65,36 @@ def test_inference_of_exported_networks(tmp_path):
     assert done.returncode == 0, done.stderr
     content = written(tmp_path / "inference.json", "inference")
     assert sum("difference" in row["name"] for row in content["quantities"]) == 4
+
+
+def test_scaling_measures_each_part_at_two_numbers_of_images(tmp_path):
+    parts = ["phantom", "metrics", "tables", "figure"]
+    importlib.import_module("scaling").main(quick=True, out=tmp_path / "scaling.json", part=parts)
+    found = growth.measured_parts(written(tmp_path / "scaling.json", "scaling"))
+    assert found["part"].tolist() == [name for name in [*parts, "held"] for _ in range(2)]
+    assert (found["seconds"].notna() == (found["part"] != "held")).all() and (found["memory"] > 0).all()
+    assert (found["images"] <= found["asked"]).all()
+
+
+def test_a_part_in_a_process_of_its_own():
+    answer = importlib.import_module("scaling").alone("metrics", 3, 1)
+    assert answer["images"] == 3 and 0 < answer["seconds"] and 0 < answer["peak"] < 4
+
+
+def test_a_stub_puts_runs_there_that_are_read_as_whole(tmp_path):
+    """A study of copied runs, without Snakemake: the group's process, then what reads all of it."""
+    many, settings, design = importlib.import_module("many_runs"), make_settings("smoke"), (2, 1)
+    grid = dose.folder_of(settings, tmp_path, *design)
+    groups = many.make_runs(settings, tmp_path / "made", *design)
+    many.put_stub(tmp_path / "stub", groups, tmp_path / "made" / dose.FOLDER, grid)
+    for group in groups:
+        subprocess.run([tmp_path / "stub" / "lusbook", "dose-response", group], check=True)
+    parts = [name for names in groups.values() for name in names]
+    assert sorted(path.name for path in grid.iterdir()) == sorted(parts)
+    assert [store.damage(grid / name) for name in parts] == [""] * len(parts)
+    for call in many.reading(settings, tmp_path, *design).values():
+        call()
+    assert len(dose.gather(settings, tmp_path, *design, compute=False)) == 2 * len(parts)
 
 
 def test_accelerator_measures_and_skips(tmp_path, monkeypatch):
@@ -148,3 +178,21 @@ def test_operations_of_a_step_of_the_unet():
         call, *_ = unet.make_step(unet.build_unet(0.25, 0.5))
     arrays = common.random_images(BATCH, 32), common.random_masks(BATCH, 32), common.identity_transforms(BATCH)
     assert sum(counted(call, *arrays)) == flops.unet_step_flops(32, 0.25, BATCH)
+
+
+def test_studies_under_kills_are_compared_and_what_is_computed_again_is_counted(tmp_path):
+    import random_kills
+
+    for root in ("alone", "killed"):
+        folder = tmp_path / root / "smoke" / "unet-cap" / "fold-0"
+        folder.mkdir(parents=True)
+        np.savez(folder / "weights.npz", np.arange(3))
+        for name in ("per_image.csv", "manifest.json"):
+            (folder / name).write_text("dice\n0.5\n")
+    assert random_kills.compare(tmp_path / "killed", tmp_path / "alone") == (2, 2)
+    np.savez(folder / "weights.npz", np.arange(1, 4))
+    assert random_kills.compare(tmp_path / "killed", tmp_path / "alone") == (2, 1)
+    finished = {}
+    assert [random_kills.watch(finished, tmp_path / "killed") for _ in range(2)] == [0, 0]
+    (folder / "manifest.json").write_text("again")
+    assert [random_kills.watch(finished, tmp_path / "killed") for _ in range(2)] == [1, 0]

@@ -28,6 +28,7 @@ OWN = {
     "real": ["covid_blues", "cit"],
     "phantom": ["covid_blues"],
     "performance": ["benchmarks"],
+    "scale": ["benchmarks", "frames", "trainings", "memory_gib", "disk_tb", "days", "gpus", "gpu_speed"],
     "status": ["benchmarks"],
     "dose-response": ["levels", "seeds"],
 }
@@ -56,7 +57,7 @@ def shown(notebook):
 def test_all_chapters_of_the_contents_are_here():
     study = {"claims", "data", "phantom", "unet", "sifa", "experiments", "results", "overlays", "diversity", "real"}
     study |= {"secondary", "rivals", "dose-response"}
-    assert {"index", *study, "own-data", "performance", "status"} == set(NAMES)
+    assert {"index", *study, "own-data", "performance", "scale", "status"} == set(NAMES)
 
 
 def test_chapters_run_with_other_parameters_and_own_images(place):
@@ -90,7 +91,8 @@ def test_an_impossible_parameter_is_refused_before_training(tmp_path, name, para
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_typed_explained_and_known(name):
     found = papermill.inspect_notebook(PROJECT / "book" / f"{name}.ipynb")
-    needed = {"performance": {"benchmarks"}, "status": {"benchmarks", "results"}}.get(name, {"preset", "results"})
+    needed = dict.fromkeys(("scale", "status"), {"benchmarks", "results"}) | {"performance": {"benchmarks"}}
+    needed = needed.get(name, {"preset", "results"})
     assert needed <= set(found)
     for parameter in found.values():
         assert parameter["inferred_type_name"] in ("str", "int", "float")
@@ -139,6 +141,11 @@ def test_chapters_of_real_clips_say_how_to_get_them(tmp_path, monkeypatch, name)
 def test_performance_chapter_without_measurements(tmp_path):
     text = shown(execute("performance", tmp_path, benchmarks=str(tmp_path)))
     assert "Not measured yet: `python benchmarks/sifa.py`" in text and "No GPU was at hand" in text
+
+
+def test_scale_chapter_without_measurements(tmp_path):
+    text = shown(execute("scale", tmp_path, benchmarks=str(tmp_path), results=str(tmp_path / "results")))
+    assert text.count("Not measured yet: `make bench` does it.") == 4 and "image/png" not in text
 
 
 def test_status_of_results_and_benchmarks_that_are_not_there(tmp_path):

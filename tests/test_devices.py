@@ -21,7 +21,7 @@ sys.stdin.read()
 
 def child(folder, gpus="0,1", per_gpu="2"):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpus, devices.PER_GPU: per_gpu}
-    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen([sys.executable, "-c", CHILD, folder], env=environment, text=True, **pipes)
 
 

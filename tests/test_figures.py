@@ -267,7 +267,7 @@ def test_relation_map_has_a_square_for_each_measure_and_experiment():
     figure = figures.relation_map(relation, {"place": "place", "size": "size"})
     ax = figure.axes[0]
     assert ax.get_title() == "COVID-19, n = 6 patients" and len(ax.texts) == 4
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["U-Net (CAP)", "mean of all"]
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["U-Net (CAP)", "mean of all"]
 
 
 def test_recipe_curves_have_a_panel_for_each_dropout():

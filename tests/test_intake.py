@@ -161,6 +161,7 @@ def test_a_file_that_is_left_out_already_is_not_missed(tree):
         (b"file,patient\nC:\\b.png,2\n", "expected a path inside the folder"),
         (b"file,patient\na.png,1\n./a.png,2\n", r"line 3, file: 'a\.png' is there twice"),
         ("file,patient\na.png,Zoë\n".encode("latin-1"), "not a readable CSV"),
+        (b"file,patient\na.png,1,covid\n", "not a readable CSV: Length of header"),
     ],
 )
 def test_bad_lists_of_patients_are_refused(tree, text, words):

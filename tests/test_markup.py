@@ -1,5 +1,6 @@
 """What is mended of a page's markup."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -36,6 +37,40 @@ def test_lists_tables_and_numbers_are_mended(mended):
     numbers = "0.5 ± 0.1, 0.2 (-0.1 to 0.5)"
     kept = numbers.replace(" ± ", "_±_").replace(" to ", "_to_").replace("_", "\N{NO-BREAK SPACE}")
     assert mended(body=body + numbers)["body"] == wanted + kept
+
+
+def test_a_number_stays_with_its_unit_and_code_as_it_is(mended):
+    body = "<td>43.6 frames/s</td><td>at most 0.1</td><td>0.7 – 0.8</td><th>fold 1</th>"
+    code = "<pre>run --fold 1 at most 2</pre>"
+    kept = re.sub(r"(?<=>at) | (?=frames|0.1|–|0.8|1<)", "\N{NO-BREAK SPACE}", body)
+    assert mended(body=body + code)["body"] == kept + code
+
+
+@pytest.mark.parametrize(
+    ("columns", "index", "wanted"),
+    [
+        (["", "unit"], ["of", ""], "<tr><th>of</th><th>unit</th></tr>"),
+        (["fold", "0"], ["cohort", ""], None),
+        (["", "unit"], ["of", "what", ""], None),
+    ],
+)
+def test_names_of_the_index_stand_beside_those_of_columns(mended, columns, index, wanted):
+    rows = "".join(f"<tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>" for heads in (columns, index))
+    assert mended(body=f"<thead>{rows}</thead>")["body"] == f"<thead>{wanted or rows}</thead>"
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("<td>U-Net (COVID-19)</td>", '<td class="words">U-Net (COVID-19)</td>'),
+        ("<td>COVID-19</td>", '<td class="word">COVID-19</td>'),
+        ("<th>COVID-19</th>", '<th class="word">COVID-19</th>'),
+        ("<td>agrees</td>", "<td>agrees</td>"),
+        ("<td>0.123456789012345678</td>", "<td>0.123456789012345678</td>"),
+    ],
+)
+def test_cells_of_words_are_marked(mended, cell, wanted):
+    assert mended(body=cell)["body"] == wanted
 
 
 def test_what_unfolds_the_contents_has_a_name(mended):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lusbook import digests, runs, store
+from lusbook import chapters, digests, runs, store
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.settings import PROJECT, make_settings
@@ -70,7 +70,9 @@ def test_a_changed_value_that_its_manifest_does_not_know_is_refused(study):
     store.check_files(folder)
     change_one_dice(study, agree=False)
     with pytest.raises(LusbookError, match=r"per_image.csv: differs from its manifest"):
-        runs.study(make_settings("demo"), [CHANGED[0]], study)
+        chapters.begin("unet", {"results": str(study)})
+    with pytest.raises(LusbookError, match=r"per_image.csv: differs from its manifest"):
+        runs.read_run(*CHANGED, make_settings("demo"), study)
     for fold in set(FOLDS) - {CHANGED[1]}:
         store.check_files(folder.with_name(f"fold-{fold}"))
 

@@ -119,9 +119,8 @@ def test_a_half_written_run_is_completed(settings, results):
 def test_a_damaged_run_is_named_and_never_read(settings, results, name):
     path = folder_of("unet-cap", settings, results) / name
     path.write_bytes(path.read_bytes()[:-5])
-    for use in (runs.read_run, runs.run):
-        with pytest.raises(LusbookError, match=rf"{name}: differs from its manifest"):
-            use("unet-cap", 0, settings, results)
+    with pytest.raises(LusbookError, match=rf"{name}: differs from its manifest"):
+        runs.read_run("unet-cap", 0, settings, results)
     path.unlink()
     with pytest.raises(LusbookError, match=rf"{name}: missing"):
         runs.read_run("unet-cap", 0, settings, results)
@@ -130,7 +129,7 @@ def test_a_damaged_run_is_named_and_never_read(settings, results, name):
 def test_a_corrupt_manifest_is_named(settings, results):
     (folder_of("unet-cap", settings, results) / "manifest.json").write_text('{"code": ')
     with pytest.raises(LusbookError, match=r"manifest\.json: not readable as JSON"):
-        runs.run("unet-cap", 0, settings, results)
+        runs.read_run("unet-cap", 0, settings, results)
 
 
 def test_a_run_of_other_settings_is_not_taken_for_this_one(settings, results):

@@ -33,6 +33,10 @@ def test_the_papers_values():
         ({"unet_dropout": 1.5}, "setting 'unet_dropout': input should be less than 1, received 1.5"),
         ({"sifa_updates": "both"}, "'sequential' or 'simultaneous', received 'both'"),
         ({"sifa_iterations": "many"}, "setting 'sifa_iterations': .*integer.*received 'many'"),
+        ({"preset": "../mine"}, "setting 'preset': .*pattern"),
+        ({"cohorts": "~nobody-of-this-name/a.csv"}, "setting 'cohorts': expected 'phantom' or a path, "),
+        ({"cohorts": "x" * 5000}, "setting 'cohorts': expected 'phantom' or a path, .*too long"),
+        ({f"x{k}": 1 for k in range(1000)}, "(unknown setting 'x[0-9]+'(; )?){5}$"),
     ],
 )
 def test_a_bad_setting_is_named(overrides, message):
@@ -88,3 +92,15 @@ def test_table_has_every_setting_with_its_meaning():
     table = settings_table(make_settings("demo"))
     assert list(table.index) == list(Settings.model_fields)
     assert table["meaning"].str.len().min() > 5
+
+
+def test_a_manifest_with_nul_is_refused(tmp_path):
+    (tmp_path / "manifest.csv").write_bytes(b"image,mask,patient,cohort\na\0.png,,p,covid\n")
+    with pytest.raises(LusbookError, match="setting 'cohorts': .*NUL in it, received '.*manifest.csv'"):
+        make_settings("demo", cohorts=str(tmp_path / "manifest.csv"))
+
+
+def test_keys_of_a_preset_are_names(tmp_path):
+    (tmp_path / "mine.yaml").write_text("1: 2\n")
+    with pytest.raises(LusbookError, match=r"mine.yaml: expected a mapping of settings, received {1: 2}"):
+        make_settings(tmp_path / "mine.yaml")

@@ -1,5 +1,6 @@
 """The count of a study's work, and the question before a long computation."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -76,7 +77,7 @@ def test_rough_seconds_grow_with_pixels_and_width():
 
 
 def test_without_benchmarks_nothing_is_known_and_nothing_refused(monkeypatch, device):
-    monkeypatch.setattr(workload, "load_benchmark", lambda name: None)
+    monkeypatch.setattr(workload, "load_benchmark", lambda *_: None)
     device()
     assert math.isnan(workload.rough_seconds("unet", make_settings("paper")))
     workload.require_gpu(EXPERIMENTS, FOLDS, make_settings("paper"))
@@ -146,3 +147,38 @@ def test_run_goes_on_when_told_to(device, monkeypatch, tmp_path):
     monkeypatch.setattr(runs, "run_all", lambda names, folds, settings, results: computed.append((names, folds)))
     cli.run(["sifa-cap-to-covid"], fold=[1], preset="paper", results=tmp_path, without_gpu=True)
     assert computed == [(["sifa-cap-to-covid"], [1])]
+
+
+def estimated(seconds=0.5, memory=1.5, device="CPU"):
+    return {method: {"times": [0.1, seconds], "memory": memory, "device": device} for method in workload.METHODS}
+
+
+def test_a_scheduler_is_asked_for_twice_the_slowest_iteration():
+    settings = make_settings("demo")
+    pairs = [("sifa-covid-to-cap", fold) for fold in FOLDS]
+    found = workload.needs(pairs, settings, estimated())
+    minutes = 2 * 3 * settings.sifa_iterations * 0.5 / 60
+    assert found == {"runtime": workload.START_MINUTES + math.ceil(minutes), "mem_mb": 3072, "gpu": 0}
+    assert workload.needs(pairs, settings, estimated(device="NVIDIA H100"))["gpu"] == 1
+    both = workload.needs([*pairs, ("unet-covid", 0)], settings, estimated())
+    assert both["runtime"] > found["runtime"]
+
+
+def test_without_a_measurement_it_goes_by_benchmarks(monkeypatch):
+    settings = make_settings("demo")
+    found = workload.needs([("unet-covid", 0)], settings)
+    assert workload.START_MINUTES < found["runtime"] < 60 and found["mem_mb"] == 8192 and found["gpu"] == 0
+    monkeypatch.setattr(workload, "load_benchmark", lambda *_: None)
+    assert workload.needs([("unet-covid", 0)], settings)["runtime"] == workload.START_MINUTES + 24 * 60
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"unet": {}}', '{"unet": {"times": [], "memory": 1, "device": "CPU"}}']
+)
+def test_another_file_is_no_estimate(tmp_path, text):
+    path = tmp_path / "estimate.json"
+    path.write_text(text)
+    with pytest.raises(LusbookError, match=r"estimate\.json: expected a file that `lusbook estimate --out` wrote"):
+        workload.read_estimate(path)
+    path.write_text(json.dumps(estimated()))
+    assert workload.read_estimate(path) == estimated()

@@ -1,0 +1,60 @@
+"""How cost and memory grow, read from a benchmark's file."""
+
+import pytest
+
+from lusbook import figures, growth
+
+MACHINE = {"usable_cores": 2, "processor": "P", "memory_gib": 23.5}
+
+
+def scaling(**changed):
+    """Content of the benchmark `scaling`: every part costs 2 ms an image, and takes 1 GiB and 1 MB an image."""
+    rows = []
+    for part in ("phantom", "metrics", "tables", "tests", "bootstrap", "figure", "held"):
+        for asked in (1000, 10_000):
+            row = {"part": part, "asked": asked, "images": asked, "repeats": 1} | changed.get(part, {})
+            slope = 0 if part in growth.STREAMED else 1e6 / 2**30
+            values = {"GiB": 1 + slope * row["images"]} | ({} if part == "held" else {"s": 0.002})
+            rows += [
+                row | {"name": f"{part}, {asked}: {unit}", "unit": unit, "median": v} for unit, v in values.items()
+            ]
+    return {"quantities": rows, "machine": MACHINE, "quick": False}
+
+
+def test_parts_are_in_the_order_of_the_file_and_held_has_no_cost():
+    parts = growth.measured_parts(scaling())
+    assert parts["part"].tolist()[::2] == ["phantom", "metrics", "tables", "tests", "bootstrap", "figure", "held"]
+    assert parts["asked"].tolist() == [1000, 10_000] * 7
+    assert parts["seconds"].isna().sum() == 2
+    table = growth.parts_table(parts)
+    assert table.iloc[1].tolist() == ["10,000", "2", "1", "1"]
+    assert table.loc["held", ["ms an image", "times the fewest"]].to_numpy().tolist() == [["–", "–"]] * 2
+
+
+def test_texts_say_what_grew_most_and_how_much_was_simulated():
+    content = scaling()
+    for row in content["quantities"]:
+        if row["asked"] == 10_000 and row["part"] == "figure" and row["unit"] == "s":
+            row["median"] = 0.003
+        if row["asked"] == 10_000 and row["part"] == "phantom":
+            row["images"] = 4000
+    found = growth.texts(content)
+    assert (found["asked"], found["simulated"]) == ("10,000", "4,000")
+    assert (found["worst"], found["part"], found["streamed"]) == ("1.5", "figure", "0")
+    assert found["held"] == found["kept"] == "1000"
+    assert set(growth.texts(None).values()) == {"(not measured)"} and set(growth.texts(None)) == set(found)
+
+
+def test_memory_an_image_is_a_slope():
+    assert growth.memory_an_image(growth.measured_parts(scaling()), "held") * 2**30 == pytest.approx(1e6)
+
+
+def test_seconds_for_each_run():
+    content = {"quantities": [{"name": "10 runs: manifests", "median": 0.5, "runs": 10}]}
+    assert growth.runs_table(content).loc["manifests"].tolist() == ["0.5", "50"]
+
+
+def test_the_figure_has_a_line_for_each_part_that_was_measured():
+    cost, memory = figures.scaling_curves(growth.measured_parts(scaling())).axes
+    assert len(cost.lines) == 6 and len(memory.lines) == 7
+    assert cost.lines[0].get_ydata().tolist() == [2.0, 2.0] and cost.get_xscale() == cost.get_yscale() == "log"
