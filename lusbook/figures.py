@@ -5,6 +5,7 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib import ticker
 from skimage.transform import resize
 
 from lusbook import phantom
@@ -548,6 +549,9 @@ def scaling_curves(parts):
                 ax.plot(rows["images"], values, color=colour, marker=marker, label=name)
     for ax, label in zip(axes, ("ms an image", "peak memory of the process, GiB"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes[1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=9)
     return figure
 
