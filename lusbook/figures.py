@@ -538,7 +538,7 @@ def scaling_curves(parts):
     Parameters
     ----------
     parts : pandas.DataFrame
-        As :func:`lusbook.scale.measured_parts` returns it; what was not timed is in the panel of memory alone.
+        As :func:`lusbook.growth.measured_parts` returns it; what was not timed is in the panel of memory alone.
     """
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
     names = list(dict.fromkeys(parts["part"]))
