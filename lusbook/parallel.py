@@ -1,9 +1,9 @@
 """Data-parallel training: each batch is shared out over several devices of one machine (JAX)."""
 
-import keras
 import numpy as np
 
 from lusbook import trials
+from lusbook.backend import keras  # which chooses Keras' backend first
 from lusbook.errors import LusbookError
 
 

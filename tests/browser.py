@@ -75,6 +75,7 @@ def browser_context():
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=find_chromium())
         context = browser.new_context(viewport=DESK, reduced_motion="reduce", color_scheme="light", offline=True)
+        context.set_default_timeout(120_000)  # ms; a busy machine takes its time
         context.route(ELSEWHERE, lambda route: route.abort())
         yield context
         browser.close()
