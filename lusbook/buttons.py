@@ -7,13 +7,13 @@ A notebook opens in Colab or Binder where the project has a public address; the 
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 from docutils import nodes
 from sphinx_design.dropdown import dropdown_main
 
 from lusbook.errors import LusbookError
+from lusbook.footer import ask_git
 from lusbook.settings import PROJECT
 
 TRAINED = ("unet", "sifa", "experiments", "results", "rivals", "dose-response", "real")  # their runs want a GPU
@@ -49,21 +49,10 @@ def repository(project=PROJECT):
         When the variable names no repository of GitHub or GitLab.
     """
     named = os.environ.get("LUSBOOK_REPOSITORY")
-    found = HOSTED.fullmatch(origin(project) if named is None else named)
+    found = HOSTED.fullmatch(ask_git(project, "remote", "get-url", "origin") if named is None else named)
     if named and not found:
         raise LusbookError(f"LUSBOOK_REPOSITORY: expected https://github.com/OWNER/NAME, received {named!r}")
     return f"https://{found[1]}/{found[2]}" if found else ""
-
-
-def origin(project):
-    """Address of git's remote ``origin``; empty without one, and outside the root of a checkout."""
-    if not (project / ".git").exists():
-        return ""
-    command = ["git", "-C", str(project), "remote", "get-url", "origin"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def offer_launch(app, config):

@@ -20,15 +20,19 @@ def version_line(project=PROJECT):
         Such as ``lusbook 0.1.0, commit 1a2b3c4 with changes``; without git, or in an unpacked archive, the version
         alone.
     """
-    line = f"lusbook {version('lusbook')}"
-    if not (project / ".git").exists():  # git would look further up, and find the commit of something else
-        return line
-    command = ["git", "-C", str(project), "describe", "--always", "--exclude=*", "--dirty= with changes"]
+    commit = ask_git(project, "describe", "--always", "--exclude=*", "--dirty= with changes")
+    return f"lusbook {version('lusbook')}" + (f", commit {commit}" if commit else "")
+
+
+def ask_git(project, *arguments):
+    """What git answers in the root of a checkout; empty where that is none, git is missing or it knows no answer."""
+    if not (project / ".git").exists():  # git would look further up, and find something else
+        return ""
+    command = ["git", "-C", str(project), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return line
-    return f"{line}, commit {done.stdout.strip()}"
+        return ""
 
 
 def add_version(app, config):

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
-
 from lusbook.devices import PER_GPU, find_gpus
 from lusbook.errors import LusbookError
+from lusbook.formats import parse_yaml, read_bytes
 from lusbook.settings import PROJECT
 from lusbook.store import alone
 
@@ -122,8 +121,5 @@ def find_profile(name):
 
 def executor(profile):
     """What a profile computes on, as Snakemake names it: ``local``, ``slurm``, ..."""
-    try:
-        content = yaml.safe_load((profile / "config.yaml").read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise LusbookError(f"{profile / 'config.yaml'}: not readable as YAML ({error})") from error
-    return (content or {}).get("executor", "local")
+    path = profile / "config.yaml"
+    return (parse_yaml(path, read_bytes(path)) or {}).get("executor", "local")
