@@ -189,7 +189,7 @@ def describe(settings, results=None):
     folder = study_folder(settings, results) / "cohorts"
     params = {"data": cohort_digests(settings), "image_size": settings.image_size}
     once(folder, params, settings, lambda: _describe(settings))
-    return pd.read_csv(folder / "described.csv"), read_arrays(folder)
+    return store.read_table(folder / "described.csv"), read_arrays(folder)
 
 
 def once(folder, params, settings, compute):
@@ -483,10 +483,7 @@ def read_run(name, fold, settings, results=None, file="per_image.csv"):
     """One table of a complete run, with its experiment and fold as columns."""
     folder = run_folder(name, fold, settings, results)
     check_files(folder)
-    try:
-        table = pd.read_csv(folder / file)
-    except (OSError, ValueError) as error:
-        raise LusbookError(f"{folder / file}: not readable as CSV ({error})") from error
+    table = store.read_table(folder / file)
     table.insert(0, "experiment", name)
     table.insert(1, "fold", fold)
     return table

@@ -401,10 +401,12 @@ def read_arrays(folder):
 def read_tables(folder):
     """The tables of a complete run's folder, by name."""
     check_files(folder)
-    tables = {}
-    for path in sorted(folder.glob("*.csv")):
-        try:
-            tables[path.stem] = pd.read_csv(path)
-        except (OSError, ValueError) as error:
-            raise LusbookError(f"{path}: not readable as CSV ({error})") from error
-    return tables
+    return {path.stem: read_table(path) for path in sorted(folder.glob("*.csv"))}
+
+
+def read_table(path):
+    """One table of a run's folder."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise LusbookError(f"{path}: not readable as CSV ({error})") from error
