@@ -43,7 +43,10 @@ def test_gpus_fill_evenly_and_a_killed_process_leaves_its_place(tmp_path):
 
 def test_two_processes_have_a_gpu_each(tmp_path):
     children = [child(tmp_path, per_gpu="3") for _ in range(2)]
-    assert {process.communicate("")[0].split()[0] for process in children} == {"0", "1"}
+    taken = {process.stdout.readline().split()[0] for process in children}  # before either ends
+    for process in children:
+        process.communicate("")
+    assert taken == {"0", "1"}
 
 
 def test_nothing_is_chosen_without_a_study_or_a_gpu(tmp_path, monkeypatch):
