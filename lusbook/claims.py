@@ -10,6 +10,7 @@ import pandas as pd
 
 from lusbook import dose, response
 from lusbook.errors import LusbookError, MissingData
+from lusbook.patients import image_pairs
 from lusbook.statistics import bootstrap_ci
 from lusbook.tables import NO_VALUE, default_route, load_published, titles, with_interval
 
@@ -142,26 +143,6 @@ def check_claims(statements, comparisons):
         )
 
 
-def patient_differences(per_image, experiment, reference, cohort):
-    """Mean difference of Dice of each patient, over the test images that both experiments have.
-
-    Parameters
-    ----------
-    per_image : pandas.DataFrame
-        One route for each image, see :func:`lusbook.tables.default_route`.
-    experiment, reference, cohort : str
-
-    Returns
-    -------
-    differences : pandas.Series
-        By patient: ``mean`` of experiment less reference, and ``size``, images; empty when either was not run.
-    """
-    image = ["fold", "patient", "image"]
-    rows = per_image[per_image["cohort"] == cohort]
-    pair = [rows[rows["experiment"] == name].set_index(image)["dice"] for name in (experiment, reference)]
-    return (pair[0] - pair[1]).dropna().groupby("patient").agg(["mean", "size"])
-
-
 def compare(per_image, statements=None, comparisons=None, n_resamples=2000, seed=0):
     """Every comparison of the statements, with its interval and outcome.
 
@@ -188,7 +169,8 @@ def compare(per_image, statements=None, comparisons=None, n_resamples=2000, seed
     rules = statements.set_index("id")["rule"]
     chosen, rows = default_route(per_image), []
     for row in comparisons.itertuples(index=False):
-        found = patient_differences(chosen, row.experiment, row.reference, row.cohort)
+        pairs = image_pairs(chosen, row.experiment, row.reference, row.cohort)
+        found = (pairs[row.experiment] - pairs[row.reference]).groupby("patient").agg(["mean", "size"])
         low, high = np.nan, np.nan
         if len(found):
             low, high = bootstrap_ci(found["mean"], found.index, np.mean, n_resamples, seed)

@@ -106,11 +106,8 @@ def _variation(values):
 
 def _circular_sd(values):
     """Of directions without a sense, degrees: -90 and 90 are the same."""
-    angles = 2 * np.radians(values[~np.isnan(values)])
-    if len(angles) < 2:
-        return np.nan
-    length = min(np.hypot(np.cos(angles).mean(), np.sin(angles).mean()), 1)
-    return float(np.degrees(np.sqrt(-2 * np.log(max(length, 1e-12)))) / 2)
+    angles = np.radians(values[~np.isnan(values)])
+    return float(np.degrees(stats.circstd(angles, high=np.pi / 2, low=-np.pi / 2))) if len(angles) > 1 else np.nan
 
 
 #: Measures that are a function of the images' rows, by name with columns and function.

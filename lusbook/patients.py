@@ -72,19 +72,36 @@ def compare_patients(per_image, claims=None, n_resamples=2000):
             f"{list(claims.columns)}"
         )
     means = load_published("table1").set_index(["experiment", "cohort"])["dice_mean"]
-    wide = default_route(per_image).pivot(index=IMAGE, columns="experiment", values="dice")
-    rows = []
+    chosen, rows = default_route(per_image), []
     for claim in claims.itertuples():
         published = [means.get((name, claim.cohort), np.nan) for name in (claim.better, claim.worse)]
         row = {"better": claim.better, "worse": claim.worse, "cohort": claim.cohort}
         row["published"] = published[0] - published[1]
-        pairs = wide[wide.index.get_level_values("cohort") == claim.cohort]
-        pairs = pairs.reindex(columns=[claim.better, claim.worse]).dropna()
+        pairs = image_pairs(chosen, claim.better, claim.worse, claim.cohort)
         difference = (pairs[claim.better] - pairs[claim.worse]).groupby(["fold", "patient"], sort=False).mean()
         row |= {"patients": len(difference), "images": len(pairs), "r": pairs.corr().iloc[0, 1]}
         rows.append(row | _describe(difference.to_numpy(), n_resamples))
     compared = pd.DataFrame(rows)
     return compared.assign(**{f"holm_{test}": holm(compared[f"p_{test}"]) for test in TESTS})
+
+
+def image_pairs(chosen, experiment, reference, cohort):
+    """Dice of two experiments on each test image that both have.
+
+    Parameters
+    ----------
+    chosen : pandas.DataFrame
+        One route for each image, see :func:`lusbook.tables.default_route`.
+    experiment, reference, cohort : str
+
+    Returns
+    -------
+    pairs : pandas.DataFrame
+        By cohort, fold, patient and image: a column for each experiment; empty when either was not run.
+    """
+    rows = chosen[(chosen["cohort"] == cohort) & chosen["experiment"].isin([experiment, reference])]
+    wide = rows.pivot(index=IMAGE, columns="experiment", values="dice")
+    return wide.reindex(columns=[experiment, reference]).dropna()
 
 
 def _describe(differences, n_resamples):
