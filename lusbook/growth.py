@@ -1,4 +1,4 @@
-"""How cost and memory grow with images, and what many runs take beside themselves, from two benchmarks."""
+"""How cost and memory grow with images, what many runs take beside themselves, and what faults did, from benchmarks."""
 
 import numpy as np
 import pandas as pd
@@ -96,3 +96,33 @@ def runs_table(content):
         "ms a run": [significant(1000 * row["median"] / row["runs"]) for row in rows],
     }
     return pd.DataFrame(table, index=[row["name"].partition(": ")[2] for row in rows])
+
+
+def kills_table(content):
+    """Quantities of the benchmark ``random_kills`` as text."""
+    rows = content["quantities"]
+    texts = [f"{significant(row['median'])} {row['unit']}".rstrip() for row in rows]
+    return pd.DataFrame({"": texts}, index=[row["name"] for row in rows])
+
+
+def inputs_table(content):
+    """What became of the inputs of the fuzz: one row a reader, and one for all.
+
+    Parameters
+    ----------
+    content : dict
+        Of the benchmark ``fuzz``.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+        Inputs, those that gave a result, that were refused by the error that names the file, and that were mishandled,
+        in a known way or another.
+    """
+    rows = pd.DataFrame(content["quantities"])
+    rows[["reader", "kind"]] = rows["name"].str.rsplit(", ", n=1).tolist()
+    wide = rows.pivot(index="reader", columns="kind", values="median").loc[list(dict.fromkeys(rows["reader"]))]
+    wide.loc["all"] = wide.sum()
+    names = {"inputs": "inputs", "result": "read", "refused": "refused", "known": "mishandled, known"}
+    wide = wide[[*names, "mishandled"]].rename(columns=names).rename_axis(index=None, columns=None)
+    return wide.map("{:,.0f}".format)

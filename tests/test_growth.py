@@ -58,3 +58,22 @@ def test_the_figure_has_a_line_for_each_part_that_was_measured():
     cost, memory = figures.scaling_curves(growth.measured_parts(scaling())).axes
     assert len(cost.lines) == 6 and len(memory.lines) == 7
     assert cost.lines[0].get_ydata().tolist() == [2.0, 2.0] and cost.get_xscale() == cost.get_yscale() == "log"
+
+
+def test_kills_and_inputs_are_counted():
+    rows = [
+        {"name": "runs", "median": 72.0, "unit": ""},
+        {"name": "seconds for each kill", "median": 34.3, "unit": "s"},
+    ]
+    assert growth.kills_table({"quantities": rows})[""].to_dict() == {"runs": "72", "seconds for each kill": "34.3 s"}
+    counts = {"b, c": (1200, 1000, 190, 10, 0), "a": (5, 0, 4, 0, 1)}
+    kinds = ("inputs", "result", "refused", "known", "mishandled")
+    rows = [
+        {"name": f"{reader}, {kind}", "median": float(number)}
+        for reader, numbers in counts.items()
+        for kind, number in zip(kinds, numbers, strict=True)
+    ]
+    table = growth.inputs_table({"quantities": rows})
+    assert table.index.tolist() == ["b, c", "a", "all"]
+    assert table.loc["b, c"].tolist() == ["1,200", "1,000", "190", "10", "0"]
+    assert table.loc["all"].tolist() == ["1,205", "1,000", "194", "10", "1"]
