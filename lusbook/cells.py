@@ -7,6 +7,20 @@ from pathlib import Path
 RESULTS = "results"  # what chapters call the folder of studies: what is made with it is made from runs
 READERS = ("runs.", "store.", "settings.", "loading.", "tables.titles")  # named where nothing else is to be named
 OTHERS = {"runs.read_variants", "runs.read_seeds", "runs.earlier_phantom"}  # read other studies than the page's own
+TRAININGS = "runs"  # stands for the folders of all experiments that a page shows
+READ = dict.fromkeys(("runs.study", "runs.read_run", "runs.read_overlays", "runs.read_manifests"), TRAININGS) | {
+    "runs.describe": "cohorts",
+    "runs.spread": "spread",
+    "runs.realism": "realism",
+    "runs.secondary": "secondary",
+    "runs.real_clips": "real",
+    "runs.read_seeds": "real",
+    "runs.attempts": "attempts",
+    "rivals.gather": "rivals",
+    "dose.gather": "dose-response",
+    "claims.effects_on_gain": "dose-response",
+}  # folder of a study, by the function that reads it
+NAMED = {"runs.read_run", "runs.read_variants", "runs.kept_tables"}  # name the folder in their first argument
 CHANGES = {"append", "extend", "update", "add"}  # methods by which a value becomes part of another
 
 
@@ -124,6 +138,16 @@ def bindings(tree):
     return bound
 
 
+def folder_of(node, names):
+    """Folder of a study that a node of a syntax tree reads: by a call, or as ``runs.study_folder(...) / "name"``."""
+    if isinstance(node, ast.BinOp) and own_call(node.left, names) == "store.study_folder":
+        return getattr(node.right, "value", None)
+    call = own_call(node, names)
+    if call in NAMED and node.args and isinstance(node.args[0], ast.Constant):
+        return node.args[0].value
+    return READ.get(call)
+
+
 def makers(sources):
     """Functions of this package that made what the last of some cells shows.
 
@@ -138,18 +162,22 @@ def makers(sources):
         As ``module.function``: calls in what is shown, or else, step by step, in what that was made of.
     source : {None, "study", "studies"}
         Whether anything that it was made of was read from the folder of results, and from other studies besides.
+    folders : list of str
+        Folders of the study that were read, as far as the code says; ``TRAININGS`` for those of experiments.
     """
     trees = [parse(source) for source in sources]
     names, bound = imported([node for tree in trees for node in ast.walk(tree)]), {}
     for tree in trees:
         for name, values in bindings(tree).items():  # replace those of earlier cells, unless made of them
             bound[name] = values + [old for old in bound.get(name, []) if any(name in names_in(new) for new in values)]
-    calls, found, seen, every = [], shown(trees[-1].body), set(), set()
+    calls, found, seen, every, folders = [], shown(trees[-1].body), set(), set(), []
     while found:
         calls = calls or [call for node in found for call in outermost(node, names)]
         every |= {own_call(part, names) for node in found for part in ast.walk(node)}
+        folders += [folder_of(part, names) for node in found for part in ast.walk(node)]
         used = set().union(*(names_in(node) for node in found)) - seen
         seen |= used
         found = [node for name in sorted(used) for node in bound.get(name, [])]
     made = [call for call in calls if not call.startswith(READERS)] or calls
-    return list(dict.fromkeys(made)), ("studies" if every & OTHERS else "study") if RESULTS in seen else None
+    source = ("studies" if every & OTHERS else "study") if RESULTS in seen else None
+    return list(dict.fromkeys(made)), source, [name for name in dict.fromkeys(folders) if name]

@@ -12,7 +12,7 @@ from lusbook import dose, response
 from lusbook.errors import LusbookError, MissingData
 from lusbook.patients import image_pairs
 from lusbook.statistics import bootstrap_ci
-from lusbook.tables import NO_VALUE, default_route, load_published, titles, with_interval
+from lusbook.tables import NO_VALUE, default_route, load_published, pair_index, titles, with_interval
 
 #: Dice below which a difference counts as none. Ours; the paper states none.
 MARGIN = 0.05
@@ -323,7 +323,8 @@ def _effects_text(effects):
     if effects is None:
         return NO_VALUE
     rows = effects[effects["term"].isin(TERMS)].itertuples()
-    return "; ".join(f"{row.term}: {with_interval(row.estimate, row.low, row.high)}" for row in rows)
+    texts = {response.term_title(row.term): with_interval(row.estimate, row.low, row.high) for row in rows}
+    return "; ".join(f"{term}: {text}" for term, text in texts.items())
 
 
 def claims_table(judged):
@@ -339,33 +340,34 @@ def claims_table(judged):
     markdown : str
         MyST: an anchor is a label of another page.
     """
-    head = "| claim | published | ours, 95 % interval | comparisons | verdict | shown in |"
-    lines = [head, "|" + "---|" * head.count(" | ") + "---|"]
-    for row in judged.itertuples():
+    head = "| | claim | published | ours, 95 % interval | comparisons | verdict | shown in |"
+    lines = [head, "|" + "---|" * (head.count("|") - 1)]
+    for place, row in enumerate(judged.itertuples(), start=1):
         numbers = [text.replace("; ", "<br>") for text in (row.published, row.ours, row.outcomes)]
         claim, link = f"{row.statement} *({row.section})*", f"[{row.chapter}](#{row.anchor})"
-        lines.append("| " + " | ".join([claim, *numbers, f"**{row.verdict}**", link]) + " |")
+        lines.append("| " + " | ".join([f"{place}", claim, *numbers, f"**{row.verdict}**", link]) + " |")
     return "\n".join(lines)
 
 
-def comparisons_table(compared):
+def comparisons_table(compared, statements=None):
     """Every comparison once, as text: what is compared, the published and our difference, n and the outcome.
 
     Parameters
     ----------
     compared : pandas.DataFrame
         As :func:`compare` returns it.
+    statements : pandas.DataFrame, optional
+        Default: the paper's.
 
     Returns
     -------
     table : pandas.DataFrame of str
+        Rows by the claim's number in :func:`claims_table`, A, B and test cohort.
     """
-    names, cohorts = titles("names"), titles("cohorts")
+    statements = load_published("statements") if statements is None else statements
+    places = {name: place for place, name in enumerate(statements["id"], start=1)}
+    pair = pair_index(compared["experiment"], compared["reference"], compared["cohort"]).to_frame(index=False)
     columns = {
-        "statement": compared["statement"],
-        "A": compared["experiment"].map(names),
-        "B": compared["reference"].map(names),
-        "tested on": compared["cohort"].map(cohorts),
         "published A - B": [with_interval(value, None, None) for value in compared["published"]],
         "ours A - B (95 %)": [with_interval(row.difference, row.low, row.high) for row in compared.itertuples()],
         "patients": compared["patients"],
@@ -373,4 +375,5 @@ def comparisons_table(compared):
         "rule": compared["rule"],
         "outcome": compared["outcome"],
     }
-    return pd.DataFrame(columns).set_index("statement").rename_axis(None)
+    pair.insert(0, "claim", compared["statement"].map(places).to_numpy())
+    return pd.DataFrame(columns).set_axis(pd.MultiIndex.from_frame(pair))

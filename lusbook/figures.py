@@ -11,7 +11,7 @@ from skimage.transform import resize
 from lusbook import phantom
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.real import PERCENTILE
-from lusbook.tables import titles
+from lusbook.tables import set_title, titles
 
 COHORT_NAMES = titles("cohorts")
 PALETTE = dict(zip(COHORT_NAMES, sns.color_palette("colorblind", 2), strict=True))
@@ -33,6 +33,14 @@ def show_frame(ax, image, mask=None, colour=MASK_COLOUR):
     ax.set(xticks=[], yticks=[], facecolor="black")
     for side in ax.spines.values():
         side.set_visible(False)
+
+
+def black_or_white(ax):
+    """Let each number of a heat map be black or white, whichever its cell has more contrast with."""
+    cells = ax.collections[0]
+    colours = cells.get_facecolors()[~np.ma.getmaskarray(cells.get_array()).ravel()]
+    for text, colour in zip(ax.texts, colours, strict=True):
+        text.set_color("black" if sns.utils.relative_luminance(colour) > 0.18 else "white")
 
 
 def sample_frames(samples):
@@ -65,7 +73,7 @@ def method_grid(overlays, cohort):
     """
     names = titles("names")
     heads = ["Image", "Label", *(names.get(experiment, experiment) for experiment in overlays)]
-    figure, axes = plt.subplots(len(heads), len(FOLDS), figsize=(7.2, 1.68 * len(heads)), layout="constrained")
+    figure, axes = plt.subplots(len(heads), len(FOLDS), figsize=(6.1, 1.68 * len(heads)), layout="constrained")
     for column, fold in zip(axes.T, FOLDS, strict=True):
         first = next(iter(overlays.values()))[fold]
         image = first[f"{cohort}_image"]
@@ -77,7 +85,7 @@ def method_grid(overlays, cohort):
             route = "translated" if f"{cohort}_translated" in arrays else "direct"
             show_frame(ax, image, arrays[f"{cohort}_{route}"])
     for ax, title in zip(axes[:, 0], heads, strict=True):
-        ax.set_ylabel(title.replace(" (", "\n("), rotation=0, ha="right", va="center", fontsize=9)
+        ax.set_ylabel(textwrap.fill(title, 17, break_on_hyphens=False), rotation=0, ha="right", va="center", fontsize=9)
     return figure
 
 
@@ -379,6 +387,7 @@ def relation_map(relation, measures):
         wide = rows.pivot(index="measure", columns="experiment", values="rho").reindex(index=measures, columns=order)
         options = {"cmap": "PuOr_r", "vmin": -1, "vmax": 1, "annot": True, "fmt": ".1f", "annot_kws": {"size": 8}}
         sns.heatmap(wide.to_numpy(float).round(1) + 0.0, ax=ax, linewidths=0.5, **options)
+        black_or_white(ax)
         ax.set_title(f"{title}, n = {rows['n'].max()} patients", fontsize=10)
         ax.set_xticks(np.arange(len(order)) + 0.5, [names.get(name, name) for name in order], rotation=60, ha="right")
         ax.set_yticks(np.arange(len(measures)) + 0.5, measures.values(), rotation=0)
@@ -474,8 +483,10 @@ def gain_surface(surface):
         texts = rows.assign(text=[f"{r.gain:.2f}\n({r.low:.2f} to {r.high:.2f})" for r in rows.itertuples()])
         texts = texts.pivot(index="diversity", columns="consistency", values="text").reindex_like(wide)
         options = {"cmap": "PuOr", "center": 0, "vmin": -limit, "vmax": limit, "linewidths": 2}
+        options |= {"annot": texts, "annot_kws": {"size": 10}, "fmt": ""}
         last = direction == directions[-1]
-        sns.heatmap(wide, annot=texts, fmt="", ax=ax, cbar=last, cbar_kws={"label": "gain in Dice"}, **options)
+        sns.heatmap(wide, ax=ax, cbar=last, cbar_kws={"label": "gain in Dice"}, **options)
+        black_or_white(ax)
         source, target = direction.split("-to-")
         ax.set_title(f"{COHORT_NAMES[source]} to {COHORT_NAMES[target]}")
         ax.set(xlabel="consistency of source labels", ylabel="diversity of target images")
@@ -622,7 +633,7 @@ def profiles(table, sets):
             rows = table[(table["set"] == name) & table["measure"].str.fullmatch(rf"{measure}_\d+")]
             x = (np.arange(len(rows)) + 0.5) / len(rows) / (2 if measure == "spectrum" else 1)
             dashed = "-" if name == sets[0] or name.startswith("phantom") else "--"
-            ax.plot(x, factor * rows["median"], color=colours[name], ls=dashed, lw=1.8, label=name)
+            ax.plot(x, factor * rows["median"], color=colours[name], ls=dashed, lw=1.8, label=set_title(name))
             if name == sets[0]:
                 ax.fill_between(x, factor * rows["low"], factor * rows["high"], color="black", alpha=0.12)
         ax.set_title(title, fontsize=10)

@@ -3,7 +3,9 @@
 Keys that nobody needs are passed over. Fields are named as the formats, which :mod:`lusbook.annotations` lists, do.
 """
 
+import csv
 import reprlib
+import struct
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from lusbook.errors import LusbookError
 
 LARGEST = 256 * 2**20  # bytes of a file; labelme's may hold the image too
 LONGEST = 2**17  # characters of YAML, whose parser is slow
+LONGEST_SIDE = 8192  # px of a picture in a manifest, which is padded to a square of that side
 DEEPEST = 20  # levels of YAML; the parser's time grows with their square
 OPENING = {"[", "{", "<block sequence start>", "<block mapping start>"}
 CLOSING = {"]", "}", "<block end>"}
@@ -146,6 +149,50 @@ class Labelme(BaseModel):
 
 JOBS = TypeAdapter(list[Job])
 CORNERS = TypeAdapter(list[Annotated[float, Field(ge=0, le=1)]])
+
+
+def check_manifest(path):
+    """Refuse a manifest that no reader of its pictures can use safely, before one looks at it.
+
+    Parameters
+    ----------
+    path : path
+        See :func:`lusbook.manifests.read_manifest`, which checks all else.
+
+    Raises
+    ------
+    LusbookError
+        When it is no CSV, there is NUL in it, or it names a PNG whose header announces a side above 8192 px.
+    """
+    path = Path(path).expanduser()
+    content = read_bytes(path)
+    if b"\0" in content:  # files have no such names
+        raise LusbookError(f"{path}: expected text, received NUL in it")
+    try:
+        rows = list(csv.DictReader(content.decode("utf-8", "replace").splitlines()))
+    except csv.Error as error:
+        raise LusbookError(f"{path}: not readable as CSV ({error})") from error
+    for row in rows:
+        for cell in filter(None, (row.get("image"), row.get("mask"))):
+            side = longest_side(path.parent / cell) if is_inside(cell) else 0
+            if side > LONGEST_SIDE:
+                expected = f"expected at most {LONGEST_SIDE} px a side, received {side}"
+                raise LusbookError(f"{path}: {path.parent / cell}: {expected}")
+
+
+def is_inside(cell):
+    """Whether a path of a manifest stays in its folder, by its name."""
+    return not Path(cell).is_absolute() and ".." not in Path(cell).parts
+
+
+def longest_side(path):
+    """The longer side that a PNG's header announces, px; 0 for what is no PNG or not there."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(24)
+    except OSError:
+        return 0
+    return max(struct.unpack(">II", head[16:])) if head.startswith(b"\x89PNG") and len(head) == 24 else 0
 
 
 def read_bytes(path):

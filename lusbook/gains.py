@@ -201,6 +201,15 @@ def swing(curves):
     return pd.DataFrame(rows)
 
 
+def swing_table(swing):
+    """As :func:`swing` returns it, heads in words: rows by dropout, learning rate and cohort of labels."""
+    texts = {name: swing[name].map("{:g}".format) for name in ("dropout", "learning_rate")}
+    texts |= {name: swing[name].map("{:.2f}".format) for name in ("mean", "lowest", "highest", "step")}
+    table = swing.assign(labels=swing["labels"].map(titles("cohorts")), **texts)
+    heads = {"learning_rate": "learning rate", "labels": "labels of", "step": "mean change"}
+    return table.rename(columns=heads).set_index(["dropout", "learning rate", "labels of"])
+
+
 def fold_curves(curves, keys):
     """Mean Dice over the test images of each fold, by iteration: ``keys``, fold, iteration, images, dice."""
     weighted = curves.assign(dice=curves["dice"] * curves["images"])
@@ -218,7 +227,7 @@ def split_table(split):
     )
     counts = split.groupby(["labels", "cohort"], sort=False)[["patients", "images"]].first()
     table = wide.join(counts).rename_axis(columns=None).rename(index=names)
-    return table.rename_axis(index=["labels of", "tested on"]).reset_index()
+    return table.rename_axis(index=["labels of", "tested on"])
 
 
 def name_of(row):
@@ -265,8 +274,8 @@ def statistics_table(levels):
     index = ["rival", "labels", "cohort", "route"]
     wide = rows.pivot(index=index, columns="statistics", values="text")
     wide = wide.reindex(rows[index].drop_duplicates().itertuples(index=False, name=None))
-    wide = wide[["trained", "source", "target", "both"]].fillna(NO_VALUE).rename_axis(columns=None).reset_index()
-    return wide.rename(columns={"labels": "labels of", "cohort": "tested on"})
+    wide = wide[["trained", "source", "target", "both"]].fillna(NO_VALUE).rename_axis(columns=None)
+    return wide.rename_axis(index=["rival", "labels of", "tested on", "route"])
 
 
 def shift(patients, method, labels, recipe=None, statistics="target", n_resamples=2000):

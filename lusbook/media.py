@@ -100,16 +100,19 @@ def stream_image(path):
     Raises
     ------
     LusbookError
-        If the file is truncated or corrupt, has more bits or transparent pixels.
+        If the file is truncated or corrupt, has more bits, transparent pixels or pages of several sizes.
     """
     with _whole(path):
         image = Image.open(path, formats=("PNG", "JPEG", "TIFF"))
     with image:
         with _whole(path):
             pages = getattr(image, "n_frames", 1)
+        size = image.size
         for page in range(pages):
             with _whole(path):
                 image.seek(page)
+                if image.size != size:
+                    raise LusbookError(f"{path}: expected pages of one size, received {sorted({size, image.size})}")
                 pixels = _pixels(path, image)
             yield pixels
 
@@ -231,7 +234,9 @@ def find_fan(path, stream, region):
         raise LusbookError(f"{path}: {error}") from None
     coloured = np.mean(np.broadcast_to(spread, fan.shape)[fan] > COLOUR)
     if coloured > COLOURED:
-        raise LusbookError(f"{path}: colour Doppler: {coloured:.0%} of the fan are coloured; expected B-mode alone")
+        raise LusbookError(
+            f"{path}: colour Doppler: {100 * coloured:.0f} % of the fan are coloured; expected B-mode alone"
+        )
     return fan, range(first, count)
 
 

@@ -11,7 +11,7 @@ from sphinx.ext.viewcode import viewcode_anchor
 from sphinx.transforms import SphinxTransform
 
 from lusbook.boxes import ALONE, SHOWN
-from lusbook.cells import makers
+from lusbook.cells import TRAININGS, makers
 
 TABLE = "tab-"  # names of figures that are tables begin so
 RUNS = "tab-runs"  # the table of runs, on the status page
@@ -39,7 +39,7 @@ def study_of(notebook):
     return next((match[1] for match in found if match), None)
 
 
-def origin_line(calls, study, page, others=False):
+def origin_line(calls, study, page, folders=(), others=False):
     """The line under a figure: functions with links to what they do and to their source, and runs.
 
     Parameters
@@ -50,6 +50,8 @@ def origin_line(calls, study, page, others=False):
         Without one no runs are named.
     page : str
         Path of the page from the root of the book, without suffix.
+    folders : list of str
+        Folders of the study that were read, as :func:`lusbook.cells.makers` gives them.
     others : bool
         Whether runs of other studies were read besides.
 
@@ -58,22 +60,34 @@ def origin_line(calls, study, page, others=False):
     line : docutils.nodes.paragraph
     """
     line = nodes.paragraph("", "Made by ", classes=["origin"])
-    for number, call in enumerate(calls):
+    for call, before in zip(calls, commas(calls), strict=True):
         module, function = call.split(".")
-        line += nodes.Text(", " if 0 < number < len(calls) - 1 else " and " if number else "")
+        line += nodes.Text(before)
         line += link("py", "func", f"lusbook.{call}", call, page)
         line += nodes.Text(" ")
         line += viewcode_anchor(reftarget=f"_modules/lusbook/{module}", refid=function, refdoc=page)
     if study:
-        chapter = page.rpartition("/")[2]
-        folders = SHOWN[chapter] or (chapter,) if chapter in SHOWN else ()
         line += nodes.Text(" from ")
-        for folder in folders:
-            line += [nodes.literal("", folder), nodes.Text(", " if folder != folders[-1] else " of ")]
-        line += [nodes.Text("" if folders else "the runs of "), nodes.Text("study ")]
+        folders = own_folders(folders, page.rpartition("/")[2])
+        for folder, before in zip(folders, commas(folders), strict=True):
+            line += [nodes.Text(before), nodes.Text("the runs") if folder == TRAININGS else nodes.literal("", folder)]
+        line += nodes.Text(" of study ")
         line += link("std", "ref", RUNS, study, page)
         line += nodes.Text(" and others" if others else "")
     return line
+
+
+def commas(items):
+    """What stands before each of some items in a sentence."""
+    return ["", *[", "] * (len(items) - 2), " and "][: len(items)]
+
+
+def own_folders(folders, chapter):
+    """Folders by name, those of the experiments last, as the chapter names them: all, or of one method."""
+    trainings = [name for name in SHOWN.get(chapter, ()) if name.startswith(("unet", "sifa"))]
+    part = len(trainings) == 1
+    ordered = sorted(folders, key=lambda name: (name == TRAININGS, name)) or [TRAININGS]
+    return [trainings[0] if part and name == TRAININGS else name for name in ordered]
 
 
 def link(domain, role, target, text, page):
@@ -103,14 +117,15 @@ class Originate(SphinxTransform):
         study = None if self.env.docname.rpartition("/")[2] in ALONE else study_of(notebook)
         for cell, figures in captioned:
             before = notebook.cells[: cell["cell_index"] + 1]
-            calls, source = makers([part.source for part in before if part.cell_type == "code"])
+            calls, source, folders = makers([part.source for part in before if part.cell_type == "code"])
             for figure in figures:
                 if not shows_something(figure):
                     self.unwrap(figure)
                     continue
                 place = self.number(figure) if figure["names"] and figure["names"][0].startswith(TABLE) else figure
                 if calls:
-                    place += origin_line(calls, study if source else None, self.env.docname, source == "studies")
+                    made_of = study if source else None
+                    place += origin_line(calls, made_of, self.env.docname, folders, source == "studies")
 
     def number(self, figure):
         """Make a figure a table, which is counted with the other tables."""

@@ -12,7 +12,7 @@ from lusbook.errors import LusbookError
 from lusbook.metrics import dice
 from lusbook.paired import cohens_dz, holm, rank_biserial, sign_flip_test, signed_rank_test, smallest_p
 from lusbook.statistics import IMAGE, bootstrap_ci
-from lusbook.tables import NO_VALUE, default_route, load_published, metric_table, titles, with_interval
+from lusbook.tables import default_route, load_published, metric_table, p_text, pair_index, titles, with_interval
 
 TESTS = {"permutation": "sign flips", "wilcoxon": "Wilcoxon"}
 EMPTY_RULES = {"one": 1.0, "zero": 0.0, "left_out": np.nan}  # Dice of an image whose label and prediction are empty
@@ -277,28 +277,25 @@ def compared_text(compared):
     Returns
     -------
     differences, tests : pandas.DataFrame of str
+        Rows by A, B and test cohort.
     """
-    names, cohorts = titles("names"), titles("cohorts")
-    pair = {
-        "A": compared["better"].map(names),
-        "B": compared["worse"].map(names),
-        "tested on": compared["cohort"].map(cohorts),
-    }
+    pair = pair_index(compared["better"], compared["worse"], compared["cohort"])
     counts = {"patients": compared["patients"], "images": compared["images"]}
     heads = {"mean": "mean A - B", "median": "median A - B", "dz": "d_z", "rank_biserial": "rank-biserial"}
     effects = {title: _intervals(compared, name) for name, title in heads.items()}
     p_values = {
-        f"{title}: {kind}": compared[f"{column}_{test}"].map(_p)
+        f"{title}: {kind}": compared[f"{column}_{test}"].map(p_text)
         for test, title in TESTS.items()
         for kind, column in (("p", "p"), ("Holm", "holm"))
     }
-    differences = pair | {"published A - B": compared["published"].map(lambda value: with_interval(value, None, None))}
-    tests = pair | counts | {"smallest p": compared["p_smallest"].map(_p)} | p_values
-    return pd.DataFrame(differences | effects | counts), pd.DataFrame(tests)
+    published = compared["published"].map(lambda value: with_interval(value, None, None))
+    differences = {"published A - B": published} | effects
+    tests = counts | {"smallest p": compared["p_smallest"].map(p_text)} | p_values
+    return pd.DataFrame(differences).set_axis(pair), pd.DataFrame(tests).set_axis(pair)
 
 
 def averages_text(table):
-    """The averages as text, each with its interval.
+    """The averages as text, each with its interval: rows by experiment and test cohort.
 
     Parameters
     ----------
@@ -318,7 +315,8 @@ def averages_text(table):
         "patients": table["patients"],
         "images": table["images"],
     }
-    return pd.DataFrame(columns | {title: _intervals(table, name) for name, title in heads.items()})
+    columns |= {title: _intervals(table, name) for name, title in heads.items()}
+    return pd.DataFrame(columns).set_index(["experiment", "tested on"])
 
 
 def spreads_text(spread):
@@ -337,7 +335,8 @@ def spreads_text(spread):
     heads |= {"sd_patients": "SD over patients", "sd_images": "SD over images"}
     table = {title: spread[name].map(lambda value: with_interval(value, None, None)) for name, title in heads.items()}
     table = {"tested on": spread["cohort"].map(titles("cohorts")), **spread[["seeds", "patients", "images"]], **table}
-    return pd.DataFrame(table | {"SD over seeds": _intervals(spread, "sd_seeds")})
+    table |= {"SD over seeds": _intervals(spread, "sd_seeds")}
+    return pd.DataFrame(table).set_index("tested on").rename_axis(None)
 
 
 def _intervals(table, name):
@@ -345,7 +344,3 @@ def _intervals(table, name):
     return [
         with_interval(*values) for values in zip(*(table[f"{name}{end}"] for end in ("", "_low", "_high")), strict=True)
     ]
-
-
-def _p(p):
-    return NO_VALUE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -23,14 +23,16 @@ LEFT_OUT = (
 PAGE = "print.html"  # beside the folders _static and _images
 WIDTH = 650  # CSS px between the margins of print.css on A4
 LONG = 400  # CSS px: tables that are longer may go on on the next page
-SMALL = 0.74  # to which long tables may shrink, so that their cells wrap less
+SMALL = 0.74  # to which long tables of numbers may shrink, so that their cells wrap less
 # Tables, formulas and code that are wider than the page shrink until they fit.
 FIT = """([width, long, small]) => document.querySelectorAll("article :is(table, .math, pre)").forEach(element => {
   const room = element.parentElement.clientWidth || width;
   if (element.tagName === "TABLE" && element.offsetHeight > long) {
     for (const part of [element, element.closest("figure")]) if (part) part.style.breakInside = "auto";
-    element.style.width = "max-content";
-    element.style.maxWidth = `${room / small}px`;
+    if (element.matches(".dataframe")) {
+      element.style.width = "max-content";
+      element.style.maxWidth = `${room / small}px`;
+    }
   }
   if (element.scrollWidth > room + 1) element.style.zoom = room / element.scrollWidth;
 })"""
@@ -99,6 +101,7 @@ def prepare(text, numbers=None):
         details["open"] = ""
     mend_links(article)
     raise_chapters(article)
+    name_headings(article)
     styles = "".join(str(link) for link in soup.select("link[rel=stylesheet]"))
     formulas = "".join(str(script) for script in soup.select("script") if "mathjax" in str(script).lower())
     print_style = '<link rel="stylesheet" href="_static/print.css">'
@@ -141,6 +144,13 @@ def raise_chapters(article):
         heading.name = f"h{int(heading.name[1]) - 1}"
 
 
+def name_headings(article):
+    """Give a section's name to its heading: where that moves to the next page, the section still begins before."""
+    for heading in article.select("section[id] > :is(h1, h2, h3, h4, h5, h6)"):
+        heading["id"] = heading.parent["id"]
+        del heading.parent["id"]
+
+
 def title_page(soup):
     """Title, authors, licence, version and commit, all as the site has them."""
     footer = soup.select_one(".extra_footer")
@@ -154,7 +164,7 @@ def contents(article, numbers):
     """Chapters and their sections, each a link, with its page where that is known."""
     lines = []
     for heading in article.select("section > h1, section > h2"):
-        name, title = heading.parent["id"], heading.get_text(" ", strip=True)
+        name, title = heading["id"], heading.get_text(" ", strip=True)
         number = f"<span>{numbers[name]}</span>" if name in numbers else ""
         kind = "chapter" if heading.name == "h1" else "part"
         lines.append(f'<li class="{kind}"><a href="#{name}"><span>{title}</span>{number}</a></li>')

@@ -9,6 +9,8 @@ import pandas as pd
 from lusbook.settings import PROJECT
 from lusbook.tables import NO_VALUE
 
+WORDS = {"unet": "U-Net", "sifa": "SIFA", "keras": "Keras", "torch": "PyTorch", "openvino": "OpenVINO"}
+WORDS |= {"onnx": "ONNX", "onnxruntime": "ONNX Runtime", "per_image": "all metrics"}
 BENCHMARKS = PROJECT / "data" / "benchmarks"
 
 
@@ -62,6 +64,17 @@ def benchmark_median(content, pattern):
     return " to ".join(ends) or "(not measured)"
 
 
+def readable(name):
+    """The name of a quantity as a reader knows its parts, which the scripts call as code does.
+
+    Examples
+    --------
+    >>> readable("unet 64 px step, loading"), readable("64 px step, torch channels_last")
+    ('U-Net 64 px step, loading', '64 px step, PyTorch channels last')
+    """
+    return re.sub(rf"\b({'|'.join(WORDS)})\b", lambda found: WORDS[found[0]], name).replace("_", " ")
+
+
 def benchmark_table(content, pattern=""):
     """Quantities of a benchmark as text.
 
@@ -96,7 +109,7 @@ def benchmark_table(content, pattern=""):
         quotients = (rows["median"] / targets["target"]).map(significant, na_action="ignore")
         table["median / target"] = quotients.where(known, NO_VALUE)
         table["met"] = targets["met"].map({True: "yes", False: "no"}).where(known, NO_VALUE)
-    return table
+    return table.rename(index=readable)
 
 
 def fans_table(content):

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from lusbook.errors import LusbookError
-from lusbook.tables import NO_VALUE, load_published, titles
+from lusbook.tables import NO_VALUE, bare_p, load_published, p_text, pair_index
 
 ROUNDING = 0.005  # half a unit of the second decimal, to which the paper prints Dice and p
 VARIANCES = {"welch": False, "pooled": True}  # whether a test takes the two variances as equal
@@ -156,7 +156,7 @@ def _paired(a, b, n, claimed):
 
 
 def claims_text(checked):
-    """The recomputed t-tests as text.
+    """The recomputed t-tests as text, in two tables: unpaired, and at which correlations a paired one is true.
 
     Parameters
     ----------
@@ -165,36 +165,29 @@ def claims_text(checked):
 
     Returns
     -------
-    table : pandas.DataFrame of str
-        The range of p in brackets, and of r after the first, is what rounding allows.
+    unpaired, paired : pandas.DataFrame of str
+        Rows by A, B and test cohort. The range of p in brackets is what rounding allows.
     """
-    names, cohorts = titles("names"), titles("cohorts")
-    table = {
-        "A": checked["better"].map(names),
-        "B": checked["worse"].map(names),
-        "tested on": checked["cohort"].map(cohorts),
-        "images": checked["images"],
-        "A - B": checked["difference"].map("{:.2f}".format),
-        "published": checked["published_p"],
-    }
+    pair = pair_index(checked["better"], checked["worse"], checked["cohort"])
+    stated = {"images": checked["images"], "published p": checked["published_p"].map(bare_p)}
+    unpaired = {"A - B": checked["difference"].map("{:.2f}".format)} | stated
     for name, title in (("welch", "Welch"), ("pooled", "pooled")):
         columns = zip(*(checked[f"p_{name}{end}"] for end in ("", "_low", "_high")), strict=True)
-        table[f"p, {title}"] = [_p_range(*values) for values in columns]
-        table[title] = checked[f"agrees_{name}"]
-    table["paired: true for"] = [_r(row.r_low, row.r_high) for row in checked.itertuples()]
-    table["within rounding"] = [_r(row.r_low_rounded, row.r_high_rounded) for row in checked.itertuples()]
+        unpaired[f"p, {title}"] = [_p_range(*values) for values in columns]
+        unpaired[title] = checked[f"agrees_{name}"]
+    paired = stated | {
+        "r, as printed": [_r(row.r_low, row.r_high) for row in checked.itertuples()],
+        "r, within rounding": [_r(row.r_low_rounded, row.r_high_rounded) for row in checked.itertuples()],
+    }
     if "r" in checked:
-        table["r in this study"] = [NO_VALUE if pd.isna(r) else f"{r + 0.0:.2f}" for r in checked["r"]]
-    return pd.DataFrame(table)
-
-
-def _p(p):
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+        paired["r in this study"] = [NO_VALUE if pd.isna(r) else f"{r + 0.0:.2f}" for r in checked["r"]]
+    return pd.DataFrame(unpaired).set_axis(pair), pd.DataFrame(paired).set_axis(pair)
 
 
 def _p_range(p, low, high):
     """A p-value and what rounding makes of it, where that is more than one text."""
-    return _p(p) if _p(low) == _p(high) else f"{_p(p)} ({_p(low)} to {_p(high)})"
+    low, high = p_text(low), p_text(high)
+    return p_text(p) if low == high else f"{p_text(p)} ({low} to {high})"
 
 
 def _r(low, high):
@@ -252,5 +245,5 @@ def _bounds():
     sd_possible = table["dice_std"] - ROUNDING <= np.sqrt(widest * n / (n - 1))
     return [
         ("mean Dice possible at the mean sensitivity", len(table), int(mean_possible.sum())),
-        ("STD of Dice possible at its mean", len(table), int(sd_possible.sum())),
+        ("standard deviation of Dice possible at its mean", len(table), int(sd_possible.sum())),
     ]

@@ -78,7 +78,7 @@ def summary_table(summary, cohort):
     Returns
     -------
     table : pandas.DataFrame of str
-        Columns by the titles of :data:`MEASURES`; ``images``, ``patients``, ``lines`` and ``HD95 undefined`` (images).
+        Columns by the titles of :data:`MEASURES`, and ``HD95 undefined`` (images).
     """
     rows = summary[summary["cohort"] == cohort]
     digits = {"hd95": 3}
@@ -86,10 +86,29 @@ def summary_table(summary, cohort):
     wide = rows.assign(text=texts).pivot(index="experiment", columns="measure", values="text")
     wide = wide[list(MEASURES)].rename(columns=MEASURES)
     counts = rows[rows["measure"] == "hd95"].set_index("experiment")
-    wide["images"], wide["patients"] = counts["n"] + counts["undefined"], counts["patients"]
-    wide["lines"], wide["HD95 undefined"] = counts["lines"], counts["undefined"]
+    wide["HD95 undefined"] = counts["undefined"]
     wide = wide.reindex([name for name in [*EXPERIMENTS, EXACT] if name in wide.index])
     return wide.rename(index=titles("names")).rename_axis(index=None, columns=None)
+
+
+def counts(summary, cohort):
+    """What the measures of a cohort were taken of, in words: ranges where experiments differ.
+
+    Parameters
+    ----------
+    summary : pandas.DataFrame
+        As :func:`summarise` returns it.
+    cohort : str
+
+    Returns
+    -------
+    counts : dict of str to str
+        ``images``, ``patients`` and ``lines`` (of the labels).
+    """
+    rows = summary[(summary["cohort"] == cohort) & (summary["measure"] == "dice")]
+    found = {"images": rows["n"] + rows["undefined"], "patients": rows["patients"], "lines": rows["lines"]}
+    ends = {name: sorted({values.min(), values.max()}) for name, values in found.items()}
+    return {name: " to ".join(f"{value:g}" for value in values) for name, values in ends.items()}
 
 
 def rankings(summary):

@@ -12,6 +12,7 @@ from skimage.transform import resize
 
 from lusbook.annotations import is_b_line
 from lusbook.cohort import N_FOLDS, NAMES
+from lusbook.tables import NO_VALUE, titles
 
 SIDE = 240  # px, of a thumbnail's longer side
 FAN_COLOUR, MASK_COLOUR = (100, 143, 255), (255, 176, 0)  # blue and amber, as in the book's figures
@@ -105,6 +106,13 @@ def count_patients(table):
     groups = table.groupby("patient")
     sizes = groups["mm_per_pixel"].agg(lambda cells: ", ".join(f"{size:.3g}" for size in sorted(set(cells.dropna()))))
     return counts.assign(fold=groups["fold"].first(), mm_per_pixel=sizes)
+
+
+def patients_table(table):
+    """As :func:`count_patients`, in words, for a chapter."""
+    counts = count_patients(table).replace({"cohort": titles("cohorts"), "mm_per_pixel": {"": NO_VALUE}})
+    heads = {"with_mask": "with a mask", "with_b_lines": "with B-lines", "mm_per_pixel": "mm per pixel"}
+    return counts.rename(columns=heads).rename_axis(None)
 
 
 def _count(groups, **first):

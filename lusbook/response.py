@@ -11,7 +11,7 @@ from lusbook.dose import HIGH, LOW, SOURCES
 from lusbook.errors import LusbookError
 from lusbook.gains import image_mean, mean_over_images
 from lusbook.statistics import bootstrap_ci
-from lusbook.tables import titles, with_interval
+from lusbook.tables import NO_VALUE, titles, with_interval
 
 #: Terms of the model.
 EFFECTS = ("consistency", "diversity", "consistency:diversity")
@@ -221,12 +221,23 @@ def direction_titles():
 
 
 def effects_table(effects):
-    """Effects as text: one row a term, a column for each direction and for both."""
+    """Effects as text: one row a term, a column for each direction and for both; a dash where a model has no such."""
     heads = direction_titles() | {"both": "both directions"}
     texts = [with_interval(row.estimate, row.low, row.high) for row in effects.itertuples()]
-    wide = effects.assign(text=texts).pivot(index="term", columns="direction", values="text").fillna("")
+    wide = effects.assign(text=texts).pivot(index="term", columns="direction", values="text").fillna(NO_VALUE)
     wide = wide.reindex(index=list(dict.fromkeys(effects["term"])), columns=list(dict.fromkeys(effects["direction"])))
-    return wide.rename(columns=heads).rename_axis(index=None, columns=None)
+    return wide.rename(index=term_title, columns=heads).rename_axis(index=None, columns=None)
+
+
+def term_title(term):
+    """A term of the model as text.
+
+    Examples
+    --------
+    >>> term_title("consistency:diversity")
+    'consistency × diversity'
+    """
+    return term.replace(":", " × ")
 
 
 def joint_row(gains, name):
@@ -236,7 +247,7 @@ def joint_row(gains, name):
 
 
 def surface_table(surface, better="SIFA", worse="U-Net"):
-    """Cells as text: by direction, consistency, diversity, what both sides have, gain with its interval, n.
+    """Cells as text: by direction, consistency and diversity what both sides have, gain with its interval, n.
 
     Parameters
     ----------
@@ -250,4 +261,4 @@ def surface_table(surface, better="SIFA", worse="U-Net"):
     table = table.assign(gain=texts).drop(columns=["low", "high"]).rename(columns={"better": better, "worse": worse})
     levels = ["consistency", "diversity"]
     table[levels] = table[levels].astype(object).where(table[levels].notna(), "all")
-    return table.set_index("direction").rename_axis(None)
+    return table.set_index(["direction", *levels])

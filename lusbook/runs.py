@@ -20,6 +20,7 @@ from lusbook.digests import CODE, RUN_CODE, code_digest  # noqa: F401 (`rivals` 
 from lusbook.diversity import describe_masks
 from lusbook.errors import Interrupted, LusbookError, MissingData
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
+from lusbook.formats import check_manifest
 from lusbook.loading import (
     cohort_digests,
     load_cohorts,
@@ -431,6 +432,7 @@ def adapted(manifest, out, settings):
     folder : Path
     """
     folder = Path(out).expanduser().resolve()
+    check_manifest(manifest)
     path, table = manifests.read_table(manifest)
     params = {
         "experiment": ADAPTED,

@@ -27,6 +27,7 @@ from lusbook.cohort import network_images
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.folders import new_folder
+from lusbook.formats import checked
 from lusbook.loading import load_source
 from lusbook.manifests import read_manifest
 from lusbook.settings import PRESETS, make_settings
@@ -69,13 +70,14 @@ def read_model(folder):
     params = store.read_json(path)
     name, stored = params.get("experiment"), params.get("settings")
     methods = {experiment.name: experiment.method for experiment in EXPERIMENTS.values()} | {runs.ADAPTED: "sifa"}
-    if name not in methods or not isinstance(stored, dict):
+    if not isinstance(name, str) or name not in methods or not isinstance(stored, dict):
         raise LusbookError(f"{path}: expected an experiment of {', '.join(methods)}, received {name!r}")
     where = f"{path}: trained under settings that are not known here"
     if missing := sorted({"image_size", "threshold", f"{methods[name]}_width"} - set(stored)):
         raise LusbookError(f"{where}: {missing[0]} is missing")
-    try:
-        settings = make_settings("paper", **stored)  # its values are the defaults
+    checked(f"{where}: cohorts", str, stored.get("cohorts", "phantom"))
+    try:  # the paper's values are the defaults; a manifest is not opened: the folder may be a stranger's
+        settings = make_settings("paper", **stored | {"cohorts": "phantom"})
     except LusbookError as error:
         raise LusbookError(f"{where}: {error}") from error
     if not (folder / "weights.npz").exists():

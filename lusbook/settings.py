@@ -1,6 +1,8 @@
 """Settings: every number that can change a result, with the paper's values as defaults."""
 
 import difflib
+import os
+import re
 import reprlib
 from pathlib import Path
 from typing import Literal
@@ -9,19 +11,28 @@ import pandas as pd
 import pydantic
 
 from lusbook.errors import LusbookError
-from lusbook.formats import parse_yaml, read_bytes
+from lusbook.formats import check_manifest, parse_yaml, read_bytes
 
 PROJECT = Path(__file__).resolve().parents[1]
 PRESETS = PROJECT / "data" / "presets"
 IPYTHON = {"In", "Out", "exit", "quit", "open"}  # names that every notebook holds
 
+#: Settings whose default the paper states.
+STATED = ("unet_width", "unet_dropout", "unet_batch_size", "unet_epochs", "unet_learning_rate")
+STATED += ("fine_tune_epochs", "fine_tune_learning_rate")
+STATED += ("sifa_batch_size", "sifa_iterations", "sifa_learning_rate", "sifa_segmenter_learning_rate")
+#: Settings whose default is that of SIFA's published code.
+PUBLISHED_CODE = ("image_size", "sifa_width", "sifa_updates", "sifa_pool_size")
+REMARK = re.compile(r" \((open|not in the paper)\)$")  # in a description, of where the default comes from
+
 
 class Settings(pydantic.BaseModel):
     """Everything that can change a number.
 
-    The defaults are the paper's (sections 2.1 to 2.3); what the paper leaves open is
-    marked *open* and takes the reference implementation's value or, failing that, a
-    customary one. A *preset* is a YAML file of these keys.
+    The defaults are the preset ``paper``: what the paper states (:data:`STATED`, sections
+    2.1 to 2.3); what it leaves open takes the value of SIFA's published code
+    (:data:`PUBLISHED_CODE`) or, failing that, a customary one, marked *open*; the rest is
+    this project's own. A *preset* is a YAML file of these keys.
 
     An unknown key or an impossible value is a ``ValidationError`` of pydantic;
     :func:`load_preset` and :func:`make_settings` turn it into one that says what was
@@ -100,9 +111,9 @@ class Settings(pydantic.BaseModel):
     def _can_be_a_path(cls, value):
         path = Path(value)
         try:
-            if path.expanduser().is_file() and b"\0" in path.expanduser().read_bytes():  # files have no such names
-                raise ValueError("expected text, received NUL in it")
-        except (OSError, RuntimeError, ValueError) as error:  # too long, of no such user, NUL
+            if path.expanduser().is_file():
+                check_manifest(path)
+        except (OSError, RuntimeError, ValueError, LusbookError) as error:  # too long, of no such user, NUL
             raise ValueError(f"expected 'phantom' or a path, {getattr(error, 'strerror', None) or error}") from None
         return value
 
@@ -127,7 +138,7 @@ def load_preset(preset):
     path = PRESETS / f"{preset}.yaml"
     if str(preset).endswith((".yaml", ".yml")):
         path = Path(preset)
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         known = ", ".join(sorted(file.stem for file in PRESETS.glob("*.yaml")))
         raise LusbookError(f"preset {str(preset)!r}: no file {path}; expected one of {known}, or a .yaml file")
     values = parse_yaml(path, read_bytes(path))
@@ -223,14 +234,37 @@ def is_preset(settings):
 
 
 def settings_table(settings, prefixes=()):
-    """Settings as a table: name, value, the paper's value, meaning; those that start with ``prefixes``, or all."""
+    """Settings as a table, those that start with ``prefixes``, or all.
+
+    Columns: the value here, that of the preset ``paper``, where the latter comes from, and what the setting means.
+    """
 
     def text(value):
         return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
     rows = {
-        name: {"value": text(getattr(settings, name)), "the paper's": text(field.default), "meaning": field.description}
+        name: {
+            "here": text(getattr(settings, name)),
+            "preset paper": text(field.default),
+            "from": default_from(name),
+            "meaning": REMARK.sub("", field.description),
+        }
         for name, field in Settings.model_fields.items()
         if not prefixes or name.startswith(tuple(prefixes))
     }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def default_from(name):
+    """Where the default of a setting comes from, in words.
+
+    Examples
+    --------
+    >>> [default_from(name) for name in ("unet_dropout", "image_size", "augment_shift", "seed")]
+    ['the paper', "SIFA's code", 'customary', 'this book']
+    """
+    if name in STATED:
+        return "the paper"
+    if name in PUBLISHED_CODE:
+        return "SIFA's code"
+    return "customary" if Settings.model_fields[name].description.endswith("(open)") else "this book"

@@ -217,7 +217,7 @@ def read_manifest(folder):
         if not isinstance(manifest[name], dict) or not manifest[name]:
             raise LusbookError(f"{path}: {name}: expected digests by name, received {manifest[name]!r}")
     for name in manifest["files"]:
-        if os.path.basename(name) != name or "\0" in name:
+        if os.path.basename(name) != name or name in ("", ".", "..") or not name.isprintable():
             raise LusbookError(f"{path}: expected names of files in its folder, received {name!r}")
     return manifest
 

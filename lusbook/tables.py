@@ -256,8 +256,8 @@ def table2(per_image):
     Returns
     -------
     table : pandas.DataFrame of str
-        Rows as in :func:`table1`; columns ``"COVID-19 sensitivity ours"``, ``"COVID-19 sensitivity published"``,
-        ``"COVID-19 specificity ours"``, ... and the same for CAP.
+        Rows as in :func:`table1`; columns ``("COVID-19 sensitivity", "ours")``, ``("COVID-19 sensitivity",
+        "published")``, ``("COVID-19 specificity", "ours")``, ... and the same for CAP.
     """
     rows = default_route(per_image)
     notes = _folds_note(rows)
@@ -268,7 +268,8 @@ def table2(per_image):
         sides.append(_layout(rows, metric, ours, published))
     table = pd.concat(sides, axis=1)
     cohorts = titles("cohorts").values()
-    return table[[column for name in cohorts for column in table if column.startswith(f"{name} ")]]
+    table = table[[column for name in cohorts for column in table if column.startswith(f"{name} ")]]
+    return table.set_axis(pd.MultiIndex.from_tuples(column.rsplit(" ", 1) for column in table), axis=1)
 
 
 def route_table(per_image):
@@ -281,9 +282,9 @@ def route_table(per_image):
     Returns
     -------
     table : pandas.DataFrame
-        One row an experiment and cohort with translated rows: titles, ``translated`` and ``direct`` (text, mean ±
-        standard deviation), ``difference`` (translated minus direct, mean over images), ``n`` (images). Empty when
-        no adapted network was run.
+        One row an experiment, by its title, with translated rows: ``tested on``, ``translated`` and ``direct`` (text,
+        mean ± standard deviation), ``difference`` (translated minus direct, mean over images), ``n`` (images). Empty
+        when no adapted network was run.
     """
     check_per_image(per_image)
     names = titles("names")
@@ -299,14 +300,15 @@ def route_table(per_image):
         rows.append(
             {
                 "experiment": names.get(experiment, experiment),
-                "cohort": cohorts[cohort],
+                "tested on": cohorts[cohort],
                 "translated": text["translated"],
                 "direct": text["direct"],
                 "difference": by_route.loc["translated", "mean"] - by_route.loc["direct", "mean"],
                 "n": int(by_route.loc["translated", "n"]),
             }
         )
-    return pd.DataFrame(rows, columns=["experiment", "cohort", "translated", "direct", "difference", "n"])
+    table = pd.DataFrame(rows, columns=["experiment", "tested on", "translated", "direct", "difference", "n"])
+    return table.set_index("experiment").rename_axis(None)
 
 
 def selection_table(per_image, selection):
@@ -322,12 +324,12 @@ def selection_table(per_image, selection):
     Returns
     -------
     table : pandas.DataFrame of str
-        One row an experiment and cohort; a column for each kind of weights, mean ± standard deviation over images.
+        Rows by experiment and cohort; a column for each kind of weights, mean ± standard deviation over images.
     """
     rows = pd.concat([default_route(per_image).assign(weights="last"), selection], ignore_index=True)
     rows = rows[rows["experiment"].isin(set(selection["experiment"]))]
     columns = {"last": "last", "average": "average", "label-free": "label-free choice", "oracle": "oracle (leak)"}
-    return _side_by_side(rows, "weights").rename(columns=columns)[["experiment", "cohort", *columns.values()]]
+    return _side_by_side(rows, "weights").rename(columns=columns)[list(columns.values())]
 
 
 def spread_table(per_image, by, over="seed"):
@@ -345,15 +347,16 @@ def spread_table(per_image, by, over="seed"):
     Returns
     -------
     table : pandas.DataFrame
-        ``by``, cohort, ``n`` (values of ``over``), the mean Dice of each, their mean, and their standard deviation.
+        Rows by ``by`` and cohort: ``n`` (values of ``over``), the mean Dice of each, their mean, and their standard
+        deviation.
     """
     means = metric_table(_each_default_route(per_image, [by, over]), "dice", by=(by, "cohort", over))
     means = means.pivot(index=[by, "cohort"], columns=over, values="mean")
     table = means.add_prefix(f"{over} ")
     table.insert(0, "n", means.count(axis=1))
     table["mean"], table["SD"] = means.mean(axis=1), means.std(axis=1)
-    table = table.rename_axis(columns=None).reset_index()
-    return table.assign(cohort=table["cohort"].map(titles("cohorts")))
+    table = table.rename(index=titles("cohorts"), level="cohort").rename_axis(columns=None)
+    return table.rename_axis(index=[by.rpartition("_")[2], "tested on"])
 
 
 def variants_table(per_image, by):
@@ -369,7 +372,7 @@ def variants_table(per_image, by):
     Returns
     -------
     table : pandas.DataFrame of str
-        One row an experiment and cohort; a column for each value, mean ± standard deviation over images.
+        Rows by experiment and cohort; a column for each value, mean ± standard deviation over images.
     """
     return _side_by_side(_each_default_route(per_image, [by]), by)
 
@@ -386,7 +389,7 @@ def _side_by_side(rows, by):
     for column, names in (("experiment", titles("names")), ("cohort", titles("cohorts"))):
         table[column] = table[column].map(lambda name, names=names: names.get(name, name))
     wide = table.pivot_table(index=["experiment", "cohort"], columns=by, values="text", aggfunc="first", sort=False)
-    return wide.rename_axis(columns=None).reset_index()
+    return wide.rename_axis(index=["experiment", "tested on"], columns=None)
 
 
 def fold_table(per_image):
@@ -414,33 +417,52 @@ def fold_table(per_image):
 
 
 def tests_table(tests):
-    """The t-tests of section 3 as text: comparison, published p, our difference and p-values, verdict.
+    """The t-tests of section 3 as text: rows by A, B and test cohort; differences, p-values, verdict.
 
     Parameters
     ----------
     tests : pandas.DataFrame
         As :func:`lusbook.statistics.section3_tests` returns it.
     """
-    names = titles("names")
-    cohorts = titles("cohorts")
+    table = pair_index(tests["better"], tests["worse"], tests["cohort"])
+    columns = {
+        "A - B, published": tests["published_difference"].map(_number),
+        "A - B, ours": tests["mean_difference"].map(_number),
+        "p, published": tests["published_p"].map(bare_p),
+        "p, ours, paired": tests["p_paired"].map(p_text),
+        "p, ours, unpaired": tests["p_unpaired"].map(p_text),
+        "images": tests["n"],
+        "verdict": tests["verdict"],
+    }
+    return pd.DataFrame(columns).set_axis(table)
 
-    def p_text(p):
-        return NO_VALUE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
-    return pd.DataFrame(
-        {
-            "A": tests["better"].map(names),
-            "B": tests["worse"].map(names),
-            "tested on": tests["cohort"].map(cohorts),
-            "published A - B": tests["published_difference"].map(_number),
-            "ours A - B": tests["mean_difference"].map(_number),
-            "published": tests["published_p"],
-            "ours, paired p": tests["p_paired"].map(p_text),
-            "ours, unpaired p": tests["p_unpaired"].map(p_text),
-            "images": tests["n"],
-            "verdict": tests["verdict"],
-        }
-    )
+def pair_index(a, b, cohorts):
+    """Rows of a comparison of two experiments: A, B and the test cohort, by their titles."""
+    names, known = titles("names"), titles("cohorts")
+    return pd.MultiIndex.from_arrays([a.map(names), b.map(names), cohorts.map(known)], names=["A", "B", "tested on"])
+
+
+def p_text(p):
+    """A p-value as text.
+
+    Examples
+    --------
+    >>> p_text(0.0004), p_text(0.0312), p_text(float("nan"))
+    ('< 0.001', '0.031', '–')
+    """
+    return NO_VALUE if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def bare_p(published):
+    """A published p-value below a head that says what it is.
+
+    Examples
+    --------
+    >>> bare_p("p < 0.001"), bare_p("p = 0.23")
+    ('< 0.001', '0.23')
+    """
+    return published.removeprefix("p ").removeprefix("= ")
 
 
 def folds_table(described):
@@ -476,6 +498,89 @@ def experiments_table():
     return pd.DataFrame(rows).set_index("experiment").rename_axis(None)
 
 
+def percent(share, digits=0):
+    """A share as text, in the way of the book.
+
+    Examples
+    --------
+    >>> percent(0.8712), percent(0.058, 1)
+    ('87 %', '5.8 %')
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def set_title(name):
+    """A set of frames that is compared with the reference, in words.
+
+    Examples
+    --------
+    >>> set_title("earlier phantom, covid"), set_title("other source")
+    ('earlier phantom, COVID-19', 'other source')
+    """
+    kind, comma, cohort = name.rpartition(", ")
+    return kind + comma + titles("cohorts").get(cohort, cohort)
+
+
+def distances_table(distances):
+    """Distances of each set from the reference, by the titles of sets and measures.
+
+    Parameters
+    ----------
+    distances : pandas.DataFrame
+        As :func:`lusbook.comparison.compare` returns it.
+    """
+    heads = {"grey": "grey levels", "snr": "speckle SNR", "axial": "axial correlation"}
+    heads |= {"lateral": "lateral correlation", "frechet": "Fréchet"}
+    return distances.set_index("set").rename(index=set_title, columns=heads).rename_axis(None)
+
+
+def shapes_table(shapes):
+    """Number and shape of B-lines in each set, heads in words.
+
+    Parameters
+    ----------
+    shapes : pandas.DataFrame
+        As :func:`lusbook.comparison.shapes` returns it.
+    """
+    heads = {"lines": "B-lines", "low": "length / width, lower quartile", "median": "length / width, median"}
+    heads |= {"high": "length / width, upper quartile"}
+    heads |= {number: f"share with {number}" for number in ("one", "two", "three", "more")}
+    return shapes.set_index("set").rename(columns=heads).rename_axis(None)
+
+
+def annotators_table(agreement):
+    """Mean Dice of two annotators with each other, and of the first with the exact mask: one row a cohort.
+
+    Parameters
+    ----------
+    agreement : pandas.DataFrame
+        One row a frame: cohort, ``annotators``, ``truth``.
+    """
+    means = agreement.groupby("cohort", sort=False)[["annotators", "truth"]].mean()
+    heads = {"annotators": "two annotators", "truth": "first annotator and exact mask"}
+    return means.rename(index=titles("cohorts"), columns=heads).rename_axis(None)
+
+
+def parameters_table(counts, width):
+    """Trainable parameters of SIFA's networks, as published and here.
+
+    Parameters
+    ----------
+    counts : dict of str to int
+        As :func:`lusbook.sifa.count_parameters` returns it.
+    width : float
+        Factor on the channels of the networks that were counted.
+    """
+    published = load_published("sifa-parameters").set_index("network")
+    table = published[["symbol"]].assign(
+        **{
+            "published, width 1": published["parameters"].map("{:,}".format),
+            f"ours, width {width:g}": pd.Series(counts).map("{:,}".format),
+        }
+    )
+    return table.set_axis(published["title"]).rename_axis(None)
+
+
 def told_apart_table(told_apart):
     """AUROC of each set and classifier, with its interval, as text: one row a set, in their order.
 
@@ -484,9 +589,24 @@ def told_apart_table(told_apart):
     told_apart : pandas.DataFrame
         As :func:`lusbook.comparison.compare` returns it.
     """
-    texts = [f"{row.auroc:.2f} ({row.low:.2f}–{row.high:.2f})" for row in told_apart.itertuples()]
+    texts = [with_interval(row.auroc, row.low, row.high) for row in told_apart.itertuples()]
     table = told_apart.assign(auroc=texts).pivot(index="set", columns="classifier", values="auroc")
-    return table.reindex(told_apart["set"].unique()).rename_axis(index=None, columns=None)
+    return table.reindex(told_apart["set"].unique()).rename(index=set_title).rename_axis(index=None, columns=None)
+
+
+def auroc_table(evaluated, by=("arm",)):
+    """AUROC of each arm with its interval, as text, with clips and patients.
+
+    Parameters
+    ----------
+    evaluated : pandas.DataFrame
+        As :func:`lusbook.evaluation.evaluate` returns it.
+    by : sequence of str
+        Columns that name the rows.
+    """
+    texts = [with_interval(row.auroc, row.low, row.high, 3) for row in evaluated.itertuples()]
+    table = evaluated[[*by, "clips", "patients"]].assign(AUROC=texts).set_index(list(by))
+    return table.sort_index() if len(by) > 1 else table.rename_axis(None)
 
 
 def with_interval(value, low, high, digits=2):
@@ -536,7 +656,7 @@ def secondary_table(secondary):
         row.arm: {
             "Spearman with severity": with_interval(row.spearman, row.spearman_low, row.spearman_high),
             "AUROC, severity 2 and more": with_interval(row.severe, row.severe_low, row.severe_high),
-            "area on clips without B-lines": NO_VALUE if pd.isna(row.area_no) else f"{row.area_no:.1%}",
+            "area on clips without B-lines": NO_VALUE if pd.isna(row.area_no) else percent(row.area_no, 1),
             "Dice of neighbouring frames": _number(row.neighbours),
         }
         for row in secondary.itertuples()
@@ -582,6 +702,17 @@ def condition_title(condition):
     return condition.replace("_", " ").replace("covid19", "COVID-19")
 
 
+def counted(number, noun):
+    """A number of things in words.
+
+    Examples
+    --------
+    >>> counted(1, "patient"), counted(22.0, "patient")
+    ('1 patient', '22 patients')
+    """
+    return f"{number:.0f} {noun}" + ("" if number == 1 else "s")
+
+
 def condition_table(by_condition):
     """AUROC of each arm in each condition, with clips, patients and the share of clips with the flag.
 
@@ -597,7 +728,8 @@ def condition_table(by_condition):
     """
     counts = by_condition.groupby("condition")[["clips", "patients", "flagged"]].max()
     heads = {
-        name: f"{condition_title(name)}: {row.clips:.0f} clips, {row.patients:.0f} patients, {row.flagged:.0%} flagged"
+        name: f"{condition_title(name)}: {counted(row.clips, 'clip')}, {counted(row.patients, 'patient')}, "
+        f"{percent(row.flagged)} flagged"
         for name, row in counts.iterrows()
     }
     texts = [with_interval(row.auroc, row.low, row.high) for row in by_condition.itertuples()]

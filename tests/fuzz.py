@@ -5,9 +5,12 @@ changes know the structure of the file. An outcome is right if it is a result or
 Anything else is a finding: another exception, more than SECONDS of computing or MEMORY bytes, an error without a
 place or as long as a book, a file opened or written outside the folder, a pickle, a program or a connection.
 
-`tests/test_fuzz.py` makes some hundred changes a reader, without Atheris. Findings are kept in `_build/fuzz`.
+`tests/test_fuzz.py` makes some hundred changes a reader, without Atheris. Findings are kept in `_build/fuzz`, and so is
+the corpus, from which the next call goes on; with `--more` its counts are added to those of the calls before.
 """
 
+import errno
+import gc
 import json
 import os
 import random
@@ -22,9 +25,11 @@ import time
 import traceback
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, redirect_stderr
 from io import BytesIO, StringIO
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated
 
 import typer
@@ -33,6 +38,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 KEPT = PROJECT / "_build" / "fuzz"
 SECONDS = 10.0  # of computing, for an input of some kilobytes
 MEMORY = 2 * 2**30  # bytes
+FOLDERS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory: a disk takes longer than most readers
+NO_MEMORY = os.strerror(errno.ENOMEM)  # as a decoder says it
 KINDS = ("inputs", "result", "refused", "known", "mishandled")
 LONGEST = 1000  # characters of an error, beside twice those of the input
 READABLE = tuple({str(PROJECT), sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/dev/null"})
@@ -79,7 +86,7 @@ class Guard:
 
     def check(self, path, event):
         if isinstance(path, str | bytes | os.PathLike) and b"\0" not in os.fsencode(path):
-            if not os.path.realpath(os.fsdecode(path)).startswith(self.inside):
+            if not Path(os.path.realpath(os.fsdecode(path))).is_relative_to(self.inside):
                 raise Finding(f"outside its folder: {event} {os.fsdecode(path)!r}")
 
 
@@ -112,12 +119,14 @@ def outcome(target, data):
     from lusbook.errors import LusbookError
     from tests.fuzz_targets import spread
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=FOLDERS) as folder:
         spread(target, Path(folder), data)
         try:
             with guarded(folder, target.anywhere), redirect_stderr(StringIO()):
                 target.read(Path(folder))
         except LusbookError as error:
+            if NO_MEMORY in str(error) and not bounded(target, folder):
+                return f"more than {MEMORY} bytes: {str(error)[:200]}"
             places = (folder, *target.place, *(Path(name).name for name in target.names))
             if not any(place in str(error) for place in places):
                 return f"an error without a place: {str(error)[:200]}"
@@ -130,6 +139,24 @@ def outcome(target, data):
             found = f"{type(error).__name__} in {where}: {error}"[:400]
             return "known" if target.known and target.known in found else found
     return "result"
+
+
+def bounded(target, folder):
+    """Whether a decoder wants for memory with twice as much, too: FFmpeg says so of what it will not ask for at all."""
+    from lusbook.errors import LusbookError
+
+    limit, most = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY:
+        return True
+    resource.setrlimit(resource.RLIMIT_DATA, (2 * limit, most))
+    try:
+        with guarded(folder, target.anywhere), redirect_stderr(StringIO()):
+            target.read(Path(folder))
+    except (LusbookError, MemoryError) as error:
+        return NO_MEMORY in str(error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    return False
 
 
 # ---------------------------------------------------------------------------------------------
@@ -183,14 +210,15 @@ WORDS = [
         b"1_0",
         b"2001-99-99",
         b"12:99:99",
-        b"[" * 3000,
-        b"{" * 3000,
+        b"[" * 300,
+        b"{" * 300,
     ),
     *(b"&a [*a]", b"*a", b"<<: *a", b"!!python/object/apply:os.getcwd []", b"!!timestamp 1", b"!!int x", b"!!binary x"),
     *(b"? ", b"- ", b": ", b"{}", b"~", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"&b;", b"<image>", b"\xd8\x00", b"a\r\nb"),
 ]
 
 
+DEEP = [b"[" * 3000, b"{" * 3000]  # for JSON; YAML, which allows 20 levels, takes a tenth of a second to refuse them
 MARKS = {"npz": b"PK", "png": b"\x89PNG\r\n\x1a\n", "json": b"{"}  # that tell the kind of a part
 
 
@@ -223,9 +251,10 @@ def _change_bytes(part, rng):
 
 def _change_text(part, rng):
     words = re.split(rb"([,\n:;<>\"'= \[\]{}/])", part)
+    more = WORDS + DEEP if part.startswith((b"{", b"[")) else WORDS
     for _ in range(rng.choice((1, 1, 2, 5))):
         k = rng.randrange(len(words))
-        words[k] = rng.choice((rng.choice(WORDS), rng.choice(words), words[k] * 2, words[k] + rng.choice(WORDS)))
+        words[k] = rng.choice((rng.choice(more), rng.choice(words), words[k] * 2, words[k] + rng.choice(more)))
     return b"".join(words)
 
 
@@ -300,11 +329,14 @@ def fuzz_one(name, runs, seconds, seed, folder):
     import atheris
 
     with atheris.instrument_imports(include=["lusbook"]):
+        from lusbook import dicom, media
         from tests.fuzz_targets import TARGETS, seeds
+    media.LARGEST = dicom.LARGEST = 2**20  # of 2^24, which users may have, the fan takes more than SECONDS to find
     target, corpus = TARGETS[name], folder / "corpus"
     corpus.mkdir(exist_ok=True)
     for number, data in enumerate(seeds(target)):
         (corpus / f"seed-{number}").write_bytes(data)
+    gc.freeze()  # a million objects of libraries
     resource.setrlimit(resource.RLIMIT_DATA, (2 * MEMORY, resource.RLIM_INFINITY))  # then NumPy raises
     counts = [0, 0, 0, 0, 0]
     slowest, file = 0.0, os.open(folder / "counts", os.O_RDWR | os.O_CREAT, 0o600)
@@ -320,21 +352,23 @@ def fuzz_one(name, runs, seconds, seed, folder):
         os.pwrite(file, struct.pack("5qd", *counts, slowest), 0)
         if kind == 4:
             keep(folder, data, found)
+        if int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() > MEMORY:
+            os._exit(0)  # code that Atheris watches leaks; another process goes on, where an input may take as much
 
     def mutate(data, size, number):
         rng = random.Random(number)
         changed = change(data, target.kind, rng) if rng.random() < 0.5 else atheris.Mutate(data, size)
         return changed if len(changed) <= size else atheris.Mutate(data, size)
 
-    options = [f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={seed}", f"-rss_limit_mb={MEMORY // 2**20}"]
-    options += ["-timeout=120", f"-artifact_prefix={folder}/died-", "-max_len=65536", "-len_control=0", "-verbosity=0"]
+    options = [f"-runs={runs}", f"-max_total_time={seconds}", f"-seed={seed}", f"-rss_limit_mb={2 * MEMORY // 2**20}"]
+    options += ["-timeout=120", f"-artifact_prefix={folder}/died-", "-max_len=16384", "-len_control=0", "-verbosity=0"]
     atheris.Setup([name, *options, str(corpus)], feed, custom_mutator=mutate, enable_python_coverage=True)
     atheris.Fuzz()
 
 
 def keep(folder, data, found):
     """Keep the first inputs of each finding, and a line a finding."""
-    label = re.sub(r"0x[0-9a-f]+|\d+|'[^']*'|/tmp/\S+", "#", found)
+    label = re.sub(r"0x[0-9a-f]+|\d+|'[^']*'|/(tmp|dev/shm)/\S+", "#", found)
     with open(folder / "findings.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"found": found, "kind": label}) + "\n")
     path = folder / f"finding-{abs(hash(label)) % 10**8}"
@@ -343,28 +377,24 @@ def keep(folder, data, found):
         path.with_suffix(".txt").write_text(found + "\n", "utf-8", "backslashreplace")
 
 
-def fuzz_apart(name, runs, seconds, seed, kept=KEPT):
-    """Feed one reader in other processes until enough inputs are tried; one that died is a finding."""
-    folder = kept / re.sub("[^A-Za-z]+", "-", name)
+def fuzz_apart(name, runs, seconds, seed, core, kept=KEPT):
+    """Feed one reader in other processes until enough inputs are tried; one that died is a finding.
+
+    What was reached stays in the corpus, from which the next call goes on.
+    """
+    folder = kept / re.sub("[^A-Za-z0-9]+", "-", name)
     for old in (*folder.glob("finding*"), *folder.glob("died-*")):
         old.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    total, slowest, died, start = [0, 0, 0, 0, 0], 0.0, 0, time.monotonic()
+    total, slowest, begun, died, start = [0, 0, 0, 0, 0], 0.0, 0, 0, time.monotonic()
     while total[0] < runs and died < 20 and (left := int(seconds - (time.monotonic() - start))) > 0:
         (folder / "counts").unlink(missing_ok=True)
-        options = [
-            "--alone",
-            str(folder),
-            "--runs",
-            str(runs - total[0]),
-            "--seconds",
-            str(left),
-            "--seed",
-            str(seed + died),
-        ]
+        begun += 1
+        options = {"alone": folder, "core": core, "runs": runs - total[0], "seconds": left, "seed": 1000 * seed + begun}
         with open(folder / "log", "ab") as log:
             environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"}
-            command = [sys.executable, "-m", "tests.fuzz", name, *options]
+            given = (f"--{key}={value}" for key, value in options.items())
+            command = [sys.executable, "-m", "tests.fuzz", name, *given]
             done = subprocess.run(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
         if not (folder / "counts").exists():
             raise SystemExit(f"fuzz {name}: did not start; see {folder / 'log'}")
@@ -373,33 +403,72 @@ def fuzz_apart(name, runs, seconds, seed, kept=KEPT):
         if done.returncode:
             died += 1
             keep(folder, b"", f"the process ended with status {done.returncode}; see {folder / 'log'} and died-*")
-    return dict(zip(KINDS, total, strict=True)) | {"mishandled": total[4] + died, "slowest": slowest}
+    counts = dict(zip(KINDS, total, strict=True)) | {"mishandled": total[4] + died}
+    return {"seed": seed, "seconds": round(time.monotonic() - start), "slowest": round(slowest, 3), **counts}
+
+
+def fuzz_all(calls, runs, seconds, kept=KEPT):
+    """Feed readers until each has tried enough inputs, one on each core at a time.
+
+    Parameters
+    ----------
+    calls : dict of list
+        By reader, what earlier calls of :func:`fuzz_apart` returned; this one's are added. A reader that has
+        mishandled something begins anew, as it must have been mended.
+
+    Yields
+    ------
+    name : str
+        Of a reader that is done.
+    """
+    from lusbook.footer import ask_git  # here: Atheris sees to the imports of the process that feeds
+
+    cores, commit = SimpleQueue(), ask_git(PROJECT, "describe", "--always", "--exclude=*", "--dirty= with changes")
+    for core in os.sched_getaffinity(0):
+        cores.put(core)
+
+    def feed(name):
+        earlier = [] if any(call["mishandled"] for call in calls[name]) else calls[name]
+        if (left := runs - sum(call["inputs"] for call in earlier)) > 0:
+            core = cores.get()
+            found = fuzz_apart(name, left, seconds, len(earlier), core, kept)
+            cores.put(core)
+            calls[name] = [*earlier, found | {"commit": commit}]
+        return name
+
+    with ThreadPoolExecutor(cores.qsize()) as pool:
+        yield from (future.result() for future in as_completed([pool.submit(feed, name) for name in calls]))
 
 
 def main(
     readers: Annotated[list[str] | None, typer.Argument(help="Readers by name; all by default.")] = None,
     runs: Annotated[int, typer.Option(help="Inputs for each reader.")] = 100_000,
     seconds: Annotated[int, typer.Option(help="At most so long for each reader.")] = 36_000,
-    seed: Annotated[int, typer.Option(help="Of the changes.")] = 0,
+    more: Annotated[bool, typer.Option("--more", help="Go on from the counts in the JSON file.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON file; data/benchmarks/fuzz.json by default.")] = None,
     alone: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    core: Annotated[int, typer.Option(hidden=True)] = 0,
+    seed: Annotated[int, typer.Option(hidden=True)] = 0,
 ):
     """Feed every reader of files from strangers with broken ones, and count what is mishandled."""
     if alone:
+        os.sched_setaffinity(0, {core})  # decoders start a thread a core, which costs more than it saves
         fuzz_one(readers[0], runs, seconds, seed, alone)
     sys.path.append(str(PROJECT / "benchmarks"))
     import common
 
     from tests.fuzz_targets import TARGETS
 
-    rows, slowest = [], {}
-    for name in readers or TARGETS:
-        found = fuzz_apart(name, runs, seconds, seed)
-        common.progress(f"{name}: {found}")
-        slowest[name] = round(found.pop("slowest"), 3)
-        rows += [common.quantity(f"{name}, {what}", count, "") for what, count in found.items()]
-    common.report("fuzz", rows, out, seed=seed, slowest_seconds=slowest)
-    if any(row["median"] for row in rows if row["name"].endswith("mishandled")):
+    path = out or PROJECT / "data" / "benchmarks" / "fuzz.json"
+    before = json.loads(path.read_text())["calls"] if more and path.exists() else {}
+    chosen = {name: before.get(name, []) for name in readers or TARGETS}
+    for name in fuzz_all(chosen, runs, seconds):
+        common.progress(f"{name}: {chosen[name][-1] if chosen[name] else 'enough'}")
+        calls = {name: (before | chosen)[name] for name in TARGETS if (before | chosen).get(name)}
+        sums = {f"{name}, {what}": sum(c[what] for c in tried) for name, tried in calls.items() for what in KINDS}
+        rows = [common.quantity(what, count, "") for what, count in sums.items()]
+        common.report("fuzz", rows, path, quiet=True, calls=calls)
+    if any(count for what, count in sums.items() if what.endswith("mishandled")):
         raise SystemExit(f"mishandled inputs are in {KEPT}")
 
 

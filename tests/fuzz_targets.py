@@ -5,10 +5,9 @@ A target's input is the content of a few files, one after the other with SEPARAT
 
 import io
 import json
-import struct
 import tempfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +87,6 @@ def content_of(folder, *names):
 # Tables
 
 
-LONG_SIDE = "a long side is padded to a square"
 LONG_ROWS = "ValueError in recordings.py, check_table: invalid literal for int()"  # longer than the header
 
 
@@ -102,14 +100,6 @@ def manifest_seeds(folder):
 def read_cohorts(folder):
     """As a study reads a manifest: the settings look at it first."""
     settings.make_settings("smoke", cohorts=str(folder / "manifest.csv"))
-    return manifests.read_manifest(folder / "manifest.csv", 16)
-
-
-def read_pictures(folder):
-    """Read a manifest's pictures; one of a very long side, which is padded to a square, would take all memory."""
-    for path in folder.glob("a*.png"):
-        if max(struct.unpack(">II", path.read_bytes()[16:24].ljust(8, b"\0"))) > 4096:
-            raise MemoryError(LONG_SIDE)
     return manifests.read_manifest(folder / "manifest.csv", 16)
 
 
@@ -182,7 +172,8 @@ def read_recording(name, folder):
     return media.bounding_box(fan), lit
 
 
-def fans(n=2, side=40):
+def fans(n=2, side=32):
+    """Frames whose fan is as small as a reader takes."""
     return np.pad(helpers.noise(n, side), [(0, 0), (4, 4), (12, 12)])
 
 
@@ -205,7 +196,7 @@ def image_seeds(folder, kind):
 
 def dicom_seeds(folder):
     frames, colours = fans(), np.repeat(fans()[..., None], 3, axis=3)
-    region = {"RegionLocationMinX0": 10, "RegionLocationMaxX1": 54}
+    region = {"RegionLocationMinX0": 8, "RegionLocationMaxX1": 48}
     jpeg, wavelet = (encapsulate([saved(f[None], format=kind) for f in frames]) for kind in ("JPEG", "JPEG2000"))
     palette = {f"{hue}PaletteColorLookupTableData": bytes(range(256)) for hue in ("Red", "Green", "Blue")}
     palette |= {f"{hue}PaletteColorLookupTableDescriptor": [256, 0, 8] for hue in ("Red", "Green", "Blue")}
@@ -228,8 +219,8 @@ def read_dicom(folder):
 
 def clip_seeds(folder, suffix):
     if suffix == "gif":
-        return [[saved(fans(4), format="GIF")]]
-    return [[helpers.write_clip(folder / f"a.{suffix}", fans(4)).read_bytes()]]
+        return [[saved(fans(), format="GIF")]]
+    return [[helpers.write_clip(folder / f"a.{suffix}", fans()).read_bytes()]]
 
 
 # ---------------------------------------------------------------------------------------------
@@ -254,7 +245,7 @@ def read_assignments(folder):
 # ---------------------------------------------------------------------------------------------
 # Run folders, checkpoints, estimates, lists of files
 
-RUN = ("params.json", "per_image.csv", "overlays.npz", "manifest.json")
+RUN = ("params.json", "per_image.csv", "overlays.npz", "manifest.json", "weights.npz")
 
 
 def run_seeds(folder):
@@ -267,7 +258,7 @@ def run_seeds(folder):
         json.dumps(params).encode(),
         {"files": dict.fromkeys(RUN[:3], "right"), "seed": 0} | {"code": "0", "data": params["data"], "seconds": 1.0},
     )
-    return [[first, table, file.getvalue(), json.dumps(named).encode()]]
+    return [[first, table, file.getvalue(), json.dumps(named).encode(), b"not opened"]]
 
 
 def read_run(folder):
@@ -277,7 +268,6 @@ def read_run(folder):
         found = digests.short_digest((folder / name).read_bytes()) if (folder / name).exists() else "none"
         manifest = manifest.replace(f'"{name}": "right"'.encode(), f'"{name}": "{found}"'.encode())
     (folder / "manifest.json").write_bytes(manifest)
-    (folder / "weights.npz").touch()
     return store.read_tables(folder), store.read_arrays(folder), segment.read_model(folder)
 
 
@@ -344,12 +334,11 @@ TARGETS = {
         lambda folder: helpers.write_manifest(folder, 16, 3, 1),
     ),
     "manifest PNG": Target(
-        read_pictures,
+        read_cohorts,
         ("a.png", "a-mask.png"),
         "bytes",
         png_seeds,
         png_manifest,
-        known=LONG_SIDE,
     ),
     "patients CSV": Target(read_patients, ("patients.csv",), "text", one(PATIENTS)),
     "CVAT JSON": Target(
@@ -395,7 +384,7 @@ TARGETS = {
         one(QUEUE),
         anywhere=True,
     ),
-    "run folder": Target(read_run, RUN, "json", run_seeds, place=(*RUN, "weights.npz")),
+    "run folder": Target(read_run, RUN, "json", run_seeds, place=RUN),
     "checkpoint": Target(
         read_checkpoint, ("checkpoint-00000003.npz", "snapshot-00000003.npz"), "npz", checkpoint_seeds
     ),
@@ -430,10 +419,19 @@ def seeds(target):
         return [SEPARATOR.join(parts) for parts in target.seeds(Path(folder))]
 
 
+@cache
+def fixed(target):
+    """The files that all inputs of a target share, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        if target.fixed:
+            target.fixed(Path(folder))
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
 def spread(target, folder, data):
     """Write an input into a folder that is empty; a part that is missing is a file that is not there."""
-    if target.fixed:
-        target.fixed(folder)
+    for name, content in fixed(target).items():
+        (folder / name).write_bytes(content)
     for name, content in zip(target.names, data.split(SEPARATOR), strict=False):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)

@@ -122,6 +122,15 @@ def test_a_reader_without_a_mouse_unfolds_code_and_boxes(page, site, fold):
     assert not code.is_visible()
 
 
+def test_on_a_phone_a_wide_figure_scrolls_by_itself_and_takes_the_focus(page, site):
+    browser.show(page, (site / CHAPTER).as_uri())
+    box = page.locator("figure > .pst-scrollable-table-container:has(> img)").first
+    scrolls = "box => [box.scrollWidth > box.clientWidth, box.tabIndex]"
+    assert box.evaluate(scrolls) == [False, -1]
+    browser.resize(page, browser.PHONE)
+    assert box.evaluate(scrolls) == [True, 0]
+
+
 def test_the_theme_follows_its_button_and_stays(page, site):
     page.goto((site / CHAPTER).as_uri())
     ground = "getComputedStyle(document.body).backgroundColor"

@@ -42,8 +42,24 @@ BEFORE = "from lusbook.settings import settings_table\nresults = ''\nper_image =
     ],
 )
 def test_what_a_cell_shows_is_followed_to_what_made_it(sources, calls, source):
-    made, read = cells.makers(sources)
+    made, read, _ = cells.makers(sources)
     assert (sorted(made), read) == (sorted(calls), source)
+
+
+@pytest.mark.parametrize(
+    ("source", "folders"),
+    [
+        ("tables.table1(per_image)", ["runs"]),
+        ('clips = runs.kept_tables("real", 0, results)\ntables.table1(clips)', ["real"]),
+        ("a = runs.describe(0, results)\ntables.table1(a, per_image)", ["cohorts", "runs"]),
+        ('tables.table1([runs.read_variants(n, 0, results) for n in "ab"])', []),
+        ('tables.table1(runs.read_variants("unet-cap", 0, results))', ["unet-cap"]),
+        ('figures.knobs(runs.read_arrays(runs.study_folder(0, results) / "real"))', ["real"]),
+        ("figures.knobs()", []),
+    ],
+)
+def test_folders_of_a_study_are_those_that_a_cell_read(source, folders):
+    assert sorted(cells.makers([BEFORE, source])[2]) == folders
 
 
 def test_a_function_that_a_module_imports_is_named_where_it_is_defined():

@@ -215,10 +215,19 @@ def test_tables_have_every_row():
     compared = claims.compare(as_published(), n_resamples=10)
     judged = claims.judge(compared)
     lines = claims.claims_table(judged).splitlines()
-    assert len(lines) == 2 + len(judged) and {line.count("|") for line in lines} == {7}
+    assert len(lines) == 2 + len(judged) and {line.count("|") for line in lines} == {8}
     assert all(f"**{verdict}**" in line for verdict, line in zip(judged["verdict"], lines[2:], strict=True))
     table = claims.comparisons_table(compared)
     assert len(table) == len(compared) and not table.isna().any().any()
+    numbers = dict(zip(compared["statement"], table.index.get_level_values("claim"), strict=True))
+    assert all(lines[1 + number].startswith(f"| {number} | ") for number in numbers.values())
+    assert judged["id"][numbers["joint"] - 1] == "joint"
+
+
+def test_effects_are_named_in_words():
+    effects = pd.DataFrame({"term": claims.TERMS, "estimate": 0.1, "low": 0.0, "high": 0.2})
+    ours = claims.judge(claims.compare(as_published(), n_resamples=10), effects)["ours"].iloc[-1]
+    assert "consistency × diversity: 0.10 (0.00 to 0.20)" in ours and len(ours.split("; ")) == 3
 
 
 def test_the_chapter_explains_every_rule_and_verdict():

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 
 from lusbook import figures
 
@@ -259,6 +260,12 @@ def test_domain_yardstick_of_too_few_patients_is_empty():
     figure.canvas.draw()
     assert not any(ax.collections for ax in figure.axes)
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][0] == "COVID-19, two halves"
+
+
+def test_numbers_of_a_heat_map_are_black_or_white_by_their_cells():
+    ax = sns.heatmap([[-1, np.nan, 0, 1]], annot=True, cmap="PuOr")
+    figures.black_or_white(ax)
+    assert [text.get_color() for text in ax.texts] == ["white", "black", "white"]
 
 
 def test_relation_map_has_a_square_for_each_measure_and_experiment():

@@ -86,16 +86,19 @@ def test_a_steady_curve_has_no_swing_and_a_jumping_one_has():
         | {"dice": 0.5 + (0.2 if dropout and iteration % 20 else 0)}
         for dropout, fold, iteration in product((0.0, 0.5), range(3), range(10, 130, 10))
     ]
-    table = gains.swing(pd.DataFrame(rows)).set_index("dropout")
+    swing = gains.swing(pd.DataFrame(rows))
+    table = swing.set_index("dropout")
     assert table.loc[0.0, "step"] == pytest.approx(0) and table.loc[0.0, "mean"] == pytest.approx(0.5)
     assert table.loc[0.5, "step"] == pytest.approx(0.2)
     assert table.loc[0.5, ["lowest", "highest"]].tolist() == pytest.approx([0.5, 0.7])
+    assert gains.swing_table(swing).loc[("0.5", "0.005", "COVID-19"), "mean change"] == "0.20"
 
 
 def test_tables_in_words():
     table = make_rivals(lambda rival, *_: 0.5 if rival.method == "sifa" else 0.25)
     split = gains.split_table(gains.split(table, n_resamples=FEW))
-    assert list(split) == ["labels of", "tested on", "recipe", "network", "adaptation", "whole", "patients", "images"]
+    assert list(split) == ["recipe", "network", "adaptation", "whole", "patients", "images"]
+    assert split.index.names == ["labels of", "tested on"] and split.index[0] == ("COVID-19", "CAP")
     assert split["whole"].iloc[0] == "0.25 (0.25 to 0.25)"
     levels = gains.levels_table(table, n_resamples=FEW)
     bounds = gains.bounds_table(levels)

@@ -4,6 +4,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from pybtex.database import Entry, Person
 
 from lusbook import markup
 
@@ -39,6 +40,15 @@ def test_lists_tables_and_numbers_are_mended(mended):
     assert mended(body=body + numbers)["body"] == wanted + kept
 
 
+def test_a_figure_scrolls_and_an_image_in_text_does_not(mended):
+    image, caption = '<img alt="a &gt; b" src="a.png" />', "\n<figcaption>\n<p>A figure.</p>"
+    figure = f'<figure id="fig-a">\n<div class="pst-scrollable-table-container">{image}</div>{caption}</figure>'
+    assert (
+        mended(body=f'<figure id="fig-a">\n{image}{caption}</figure><p>{image}</p>')["body"]
+        == f"{figure}<p>{image}</p>"
+    )
+
+
 def test_a_number_stays_with_its_unit_and_code_as_it_is(mended):
     body = "<td>43.6 frames/s</td><td>at most 0.1</td><td>0.7 – 0.8</td><th>fold 1</th>"
     code = "<pre>run --fold 1 at most 2</pre>"
@@ -65,12 +75,29 @@ def test_names_of_the_index_stand_beside_those_of_columns(mended, columns, index
         ("<td>U-Net (COVID-19)</td>", '<td class="words">U-Net (COVID-19)</td>'),
         ("<td>COVID-19</td>", '<td class="word">COVID-19</td>'),
         ("<th>COVID-19</th>", '<th class="word">COVID-19</th>'),
+        ('<th rowspan="2" valign="top">CAP-1</th>', '<th class="word" rowspan="2" valign="top">CAP-1</th>'),
+        (
+            '<th rowspan="9" valign="top">U-Net (CAP) again</th>',
+            '<th class="words" rowspan="9" valign="top">U-Net (CAP) again</th>',
+        ),
+        ("<td>&lt; 0.001</td>", "<td>&lt;\N{NO-BREAK SPACE}0.001</td>"),
+        ("<td>up to 95 % of them</td>", '<td class="words">up to 95\N{NO-BREAK SPACE}% of them</td>'),
         ("<td>agrees</td>", "<td>agrees</td>"),
+        ("<th>image_size</th>", "<th>image_<wbr>size</th>"),
+        ("<td>demo/real</td>", "<td>demo/<wbr>real</td>"),
+        ("<td>31.5 frames/s and more</td>", "<td>31.5 frames/s and more</td>"),
+        ("<td>C,ll</td>", "<td>C,ll</td>"),
         ("<td>0.123456789012345678</td>", "<td>0.123456789012345678</td>"),
     ],
 )
 def test_cells_of_words_are_marked(mended, cell, wanted):
     assert mended(body=cell)["body"] == wanted
+
+
+def test_entries_of_the_bibliography_begin_with_a_surname():
+    entry = {"author": [Person("Ada Lovelace")]}
+    formatted = markup.Surnames().format_entry("1", Entry("misc", [("title", "Notes"), ("year", "1843")], entry))
+    assert str(formatted.text).startswith("Lovelace, A.")
 
 
 def test_what_unfolds_the_contents_has_a_name(mended):

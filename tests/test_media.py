@@ -68,6 +68,11 @@ BAD = {
     "another format": (lambda path: save(path, IMAGE, format="GIF"), "a.png", "not a whole image"),
     "nothing": (lambda path: path.write_bytes(b""), "a.jpg", "not a whole image"),
     "huge": (lambda path: save(path, np.zeros((5000, 5000), bool)), "a.png", "at most 16777216 pixels"),
+    "two sizes": (
+        lambda path: save(path, IMAGE, save_all=True, append_images=[Image.fromarray(IMAGE[:30])]),
+        "a.tif",
+        r"pages of one size, received \[\(48, 30\), \(48, 40\)\]",
+    ),
 }
 
 
@@ -135,7 +140,7 @@ def test_fan_is_that_of_all_frames_but_the_black_ones():
 def test_colour_in_the_fan_is_doppler_and_beside_it_is_not():
     frames = make_frames(4)[..., None].repeat(3, axis=3)
     frames[2, 40:60, 70:90] = 0, 0, 200  # a flash in one frame
-    with pytest.raises(LusbookError, match="a: colour Doppler: [1-9][0-9]?% of the fan are coloured"):
+    with pytest.raises(LusbookError, match="a: colour Doppler: [1-9][0-9]? % of the fan are coloured"):
         fan_of(frames)
     frames = make_frames(4)[..., None].repeat(3, axis=3)
     frames[:, :12, 112:] = 200, 100, 0  # a logo

@@ -11,6 +11,7 @@ import pytest
 from sphinx.application import Sphinx
 
 from lusbook import chapters
+from lusbook.origin import origin_line
 from lusbook.settings import PROJECT
 
 BEFORE = "from lusbook.settings import settings_table\nresults = ''\nper_image = runs.study(settings, results=results)"
@@ -81,6 +82,16 @@ def test_the_line_below_links_to_function_source_and_runs(site):
     ]
     assert 'id="table1"' in (site[0] / "_modules" / "lusbook" / "tables.html").read_text()
     assert text.index("<td>1</td>") < text.index('class="origin"')
+
+
+def test_the_line_names_what_was_read_and_not_what_the_page_shows():
+    def words(folders, page):
+        return origin_line(["tables.table1"], "tiny", f"book/{page}", folders).astext().partition(" from ")[2]
+
+    assert words(["real"], "diversity") == "real of study tiny"
+    assert words(["cohorts", "spread", "runs"], "diversity") == "cohorts, spread and the runs of study tiny"
+    assert words(["runs", "dose-response"], "claims") == "dose-response and the runs of study tiny"
+    assert words(["runs"], "sifa") == "sifa-* of study tiny" and words([], "results") == "the runs of study tiny"
 
 
 def test_the_line_stands_below_the_caption_of_a_figure(site):

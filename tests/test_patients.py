@@ -112,7 +112,8 @@ def test_what_was_not_run_is_no_part_of_the_family():
     expected = patients.compare_patients(study(["unet-covid", "unet-cap"]), CLAIMS.head(2), FEW)
     assert compared["holm_wilcoxon"][:2].tolist() == expected["holm_wilcoxon"].tolist()
     differences, tests = patients.compared_text(compared)
-    assert differences.loc[2, "mean A - B"] == "–" and tests.loc[2, "sign flips: Holm"] == "–"
+    assert differences["mean A - B"].iloc[2] == "–" and tests["sign flips: Holm"].iloc[2] == "–"
+    assert differences.index.equals(tests.index) and differences.index.names == ["A", "B", "tested on"]
 
 
 def test_the_papers_claims_are_the_default_family():
@@ -151,6 +152,7 @@ def test_three_averages_by_hand():
     assert (row["image_mean_low"], row["image_mean_high"]) == (low, high)
     text = patients.averages_text(table.reset_index())
     assert text.columns.tolist()[-1] == "pooled pixels" and len(text) == 6
+    assert text.loc[("U-Net (COVID-19)", "CAP"), "images"] == 14
 
 
 def test_one_patient_has_no_interval():

@@ -52,8 +52,12 @@ def test_hidden_parts_stay_out_and_others_are_open(page):
 
 
 def test_chapters_have_headings_of_the_first_level(page):
-    found = re.findall(r"<h(\d)>(\w+)", page[page.index("<article") :])
+    found = re.findall(r"<h(\d)[^>]*>(\w+)", page[page.index("<article") :])
     assert found == [(level, title) for level, title in zip("112122", TITLES, strict=True)]
+
+
+def test_links_to_a_section_lead_to_its_heading(page):
+    assert '<h2 id="end">' in page and not re.search(r"<section[^>]* id=", page)
 
 
 def test_links_lead_to_something_that_is_there_once(page):

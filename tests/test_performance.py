@@ -41,6 +41,11 @@ def test_benchmark_tables_show_range_and_target(benchmark):
     assert "target" not in performance.benchmark_table(benchmark, "floor")
 
 
+def test_quantities_are_named_in_words(benchmark):
+    benchmark["quantities"][0]["name"] = "unet 64 px step, torch"
+    assert performance.benchmark_table(benchmark).index[0] == "U-Net 64 px step, PyTorch"
+
+
 def test_benchmark_medians_are_one_a_range_or_missing(benchmark):
     assert performance.benchmark_median(benchmark, "/ plain") == "0.75"
     assert performance.benchmark_median(benchmark, "floor") == "1 to 1.25"

@@ -124,6 +124,17 @@ def test_dependabot_groups_weekly_updates():
     assert all(update["schedule"] == {"interval": "weekly"} and update["groups"] for update in updates)
 
 
+@pytest.mark.parametrize("path", sorted((PROJECT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem)
+def test_workflows_call_what_there_is(path):
+    jobs = yaml.safe_load(path.read_text())["jobs"]
+    for job in jobs.values():
+        assert job.get("needs", next(iter(jobs))) in jobs
+        assert job["timeout-minutes"] < 360  # then GitHub ends a job
+        assert all(("run" in step) != ("uses" in step) for step in job["steps"])
+        commands = [step["run"].split() for step in job["steps"] if "run" in step]
+        assert all(words[0] == "make" and set(words[1:]) <= TARGETS for words in commands)
+
+
 def test_contributing_names_what_there_is():
     text = (PROJECT / "CONTRIBUTING.md").read_text()
     verbs = set(re.findall(r"\bmake ([a-z]+)", text))

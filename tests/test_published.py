@@ -92,9 +92,8 @@ def test_a_claim_that_no_correlation_saves():
     checked = published.check_claims(*one_claim(means=(0.5, 0.5), stds=(0.2, 0.3), images=10)).iloc[0]
     assert np.isnan(checked["r_low"]) and np.isnan(checked["r_high"])
     assert checked["direction"] == published.ROUNDED and checked["p_welch_high"] == pytest.approx(1)
-    assert published.claims_text(published.check_claims(*one_claim(means=(0.5, 0.5))))["paired: true for"].item() == (
-        "no r"
-    )
+    paired = published.claims_text(published.check_claims(*one_claim(means=(0.5, 0.5))))[1]
+    assert paired["r, as printed"].item() == "no r"
 
 
 def test_a_difference_the_other_way_is_named():
@@ -103,12 +102,13 @@ def test_a_difference_the_other_way_is_named():
 
 
 def test_text_shows_a_range_only_where_rounding_matters(checked):
-    text = published.claims_text(checked.assign(r=np.linspace(-0.5, 0.5, len(checked))))
-    assert text["p, Welch"].tolist().count("< 0.001") == 16
-    assert text["p, Welch"].iloc[11].startswith("0.066 (0.012 to ")
-    assert text["paired: true for"].iloc[[0, 11]].tolist() == ["any r", "r > 0.73"]
-    assert text["r in this study"].iloc[0] == "-0.50"
-    assert "r in this study" not in published.claims_text(checked)
+    unpaired, paired = published.claims_text(checked.assign(r=np.linspace(-0.5, 0.5, len(checked))))
+    assert unpaired["p, Welch"].tolist().count("< 0.001") == 16
+    assert unpaired["p, Welch"].iloc[11].startswith("0.066 (0.012 to ")
+    assert unpaired["published p"].iloc[[0, 17]].tolist() == ["< 0.001", "0.23"]
+    assert paired["r, as printed"].iloc[[0, 11]].tolist() == ["any r", "r > 0.73"]
+    assert paired["r in this study"].iloc[0] == "-0.50" and paired.index.equals(unpaired.index)
+    assert "r in this study" not in published.claims_text(checked)[1]
 
 
 def test_what_disagrees_is_found_and_nothing_else():

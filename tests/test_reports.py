@@ -16,6 +16,7 @@ from lusbook.reports import (
     SIDE,
     count_cohorts,
     count_patients,
+    patients_table,
     summary,
     thumbnail,
     write_report,
@@ -47,6 +48,12 @@ def test_cohorts_and_patients_are_counted(table):
     patients = count_patients(table)
     assert patients.loc["patient-01"].tolist() == ["cap", 1, 2, 0, 0, 0, "0.15, 0.2"]
     assert patients.loc["patient-05"].tolist() == ["covid", 2, 2, 2, 1, 1, ""]
+
+
+def test_patients_in_words(table):
+    words = patients_table(table)
+    assert words.loc["patient-05"].tolist() == ["COVID-19", 2, 2, 2, 1, 1, "–"]
+    assert words.columns.tolist()[3:] == ["with a mask", "with B-lines", "fold", "mm per pixel"]
 
 
 def test_what_comes_next_follows_from_what_is_there(table):

@@ -113,11 +113,12 @@ def test_tables_in_words():
     grid = make_grid(linear)
     gain = response.gains(grid)
     row = response.joint_row(gain, "a name")
-    assert list(row.index) == ["a name"] and list(row) == list(response.EFFECTS)
+    assert list(row.index) == ["a name"] and list(row) == ["consistency", "diversity", "consistency × diversity"]
     assert row.loc["a name", "consistency"].startswith("0.20 (")
     wide = response.effects_table(response.effects(gain, n_resamples=FEW))
     assert list(wide) == ["COVID-19 to CAP", "CAP to COVID-19", "both directions"]
-    assert wide.loc["diversity:direction", "COVID-19 to CAP"] == ""
+    assert wide.loc["diversity × direction", "COVID-19 to CAP"] == "–"
     table = response.surface_table(response.surface(gain, n_resamples=FEW))
-    assert set(table.index) == {"COVID-19 to CAP", "CAP to COVID-19"}
-    assert list(table) == ["consistency", "diversity", "SIFA", "U-Net", "gain", "patients", "images"]
+    assert set(table.index.get_level_values("direction")) == {"COVID-19 to CAP", "CAP to COVID-19"}
+    assert table.index.names == ["direction", "consistency", "diversity"]
+    assert list(table) == ["SIFA", "U-Net", "gain", "patients", "images"]

@@ -288,6 +288,7 @@ def change(model, **params):
     [
         ({"unet_depth": 5}, "not known here: .*unknown setting 'unet_depth'"),
         ({"image_size": 30}, "not known here: .*'image_size'.* received 30"),
+        ({"cohorts": 3}, "not known here: cohorts: .* received 3"),
         ({"threshold": None}, None),
     ],
 )
@@ -301,11 +302,21 @@ def test_unknown_settings_are_refused(model, changed, message):
         segment.read_model(model)
 
 
-@pytest.mark.parametrize("params", [{"experiment": "unet-flu"}, {"experiment": None}, {"settings": []}])
+@pytest.mark.parametrize(
+    "params", [{"experiment": "unet-flu"}, {"experiment": None}, {"experiment": {}}, {"settings": []}]
+)
 def test_what_is_no_model_is_named(model, params):
     change(model, **params)
     with pytest.raises(LusbookError, match=r"params\.json: expected an experiment of unet-covid, .*, adapt, received"):
         segment.read_model(model)
+
+
+def test_the_manifest_that_a_model_was_trained_on_is_not_opened(model, tmp_path):
+    other = tmp_path / "other.csv"
+    other.write_bytes(b"\0")  # settings refuse it where they open it
+    settings = json.loads((model / "params.json").read_text())["settings"]
+    change(model, settings=settings | {"cohorts": str(other)})
+    assert segment.read_model(model)[0] == "unet"
 
 
 def test_incomplete_and_damaged_models_are_named(model, tmp_path):
@@ -380,6 +391,13 @@ def test_bad_clips_are_named(bright, tmp_path):
     ]:
         with pytest.raises(LusbookError, match=rf"{name}.*{message}"):
             segment.segment(bright, tmp_path / name, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adaptation_refuses_nul_in_a_manifest(tmp_path):
+    (tmp_path / "manifest.csv").write_bytes(b"image,mask,patient,cohort\na\0.png,,p,covid\n")
+    with pytest.raises(LusbookError, match=r"manifest\.csv: expected text, received NUL in it"):
+        runs.adapted(tmp_path / "manifest.csv", tmp_path / "out", make_settings("smoke"))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,9 +1,22 @@
 """Settings and presets."""
 
+import struct
+
 import pytest
 
 from lusbook.errors import LusbookError
-from lusbook.settings import PRESETS, Settings, chapter_settings, is_preset, make_settings, settings_table
+from lusbook.settings import (
+    PRESETS,
+    PUBLISHED_CODE,
+    REMARK,
+    STATED,
+    Settings,
+    chapter_settings,
+    is_preset,
+    make_settings,
+    settings_table,
+)
+from tests.helpers import write_manifest
 
 
 @pytest.mark.parametrize("preset", [path.stem for path in PRESETS.glob("*.yaml")])
@@ -42,6 +55,11 @@ def test_the_papers_values():
 def test_a_bad_setting_is_named(overrides, message):
     with pytest.raises(LusbookError, match=message):
         make_settings("demo", **overrides)
+
+
+def test_a_preset_whose_name_is_too_long_is_named():
+    with pytest.raises(LusbookError, match="preset 'xxx.*: no file .*; expected one of demo, "):
+        make_settings("x" * 5000)
 
 
 def test_a_preset_with_an_unknown_key_is_named(tmp_path):
@@ -94,10 +112,45 @@ def test_table_has_every_setting_with_its_meaning():
     assert table["meaning"].str.len().min() > 5
 
 
+def test_table_says_where_each_default_comes_from():
+    table = settings_table(make_settings("demo"), ("unet_", "sifa_", "image_size", "augment_"))
+    assert table.loc["unet_dropout"].tolist()[:3] == ["0.1", "0.5", "the paper"]
+    assert table.loc["sifa_pool_size", "from"] == table.loc["image_size", "from"] == "SIFA's code"
+    assert table.loc["augment_shift", "from"] == "customary" and table.loc["sifa_snapshots", "from"] == "this book"
+    assert not table["meaning"].str.contains("open|not in the paper").any()
+
+
+def test_what_a_description_calls_open_is_not_called_stated():
+    assert set(STATED) | set(PUBLISHED_CODE) <= set(Settings.model_fields) and not set(STATED) & set(PUBLISHED_CODE)
+    remarked = {name for name, field in Settings.model_fields.items() if REMARK.search(field.description)}
+    assert len(remarked) > 5 and not remarked & set(STATED)
+
+
 def test_a_manifest_with_nul_is_refused(tmp_path):
     (tmp_path / "manifest.csv").write_bytes(b"image,mask,patient,cohort\na\0.png,,p,covid\n")
     with pytest.raises(LusbookError, match="setting 'cohorts': .*NUL in it, received '.*manifest.csv'"):
         make_settings("demo", cohorts=str(tmp_path / "manifest.csv"))
+
+
+def test_a_manifest_of_very_long_pictures_is_refused_before_one_is_unpacked(tmp_path):
+    path = write_manifest(tmp_path, 16, 3, 1)
+    picture = next(tmp_path.glob("*-mask.png"))
+    head = bytearray(picture.read_bytes())
+    for sides, refused in (((8192, 1), False), ((16, 8193), True), ((32767, 16), True)):
+        head[16:24] = struct.pack(">II", *sides)
+        picture.write_bytes(head)
+        if not refused:
+            assert make_settings("demo", cohorts=str(path)).cohorts == str(path)
+            continue
+        with pytest.raises(
+            LusbookError, match=f"{picture.name}: expected at most 8192 px a side, received {max(sides)}"
+        ):
+            make_settings("demo", cohorts=str(path))
+    path.write_text("image,mask,patient,cohort\n../outside.png,/etc/a.png,p,covid\n")  # not looked at
+    assert make_settings("demo", cohorts=str(path)).cohorts == str(path)
+    path.write_text(f"image,mask\n{'x' * 200_000},\n")
+    with pytest.raises(LusbookError, match="manifest.csv: not readable as CSV"):
+        make_settings("demo", cohorts=str(path))
 
 
 def test_keys_of_a_preset_are_names(tmp_path):

@@ -37,6 +37,11 @@ def test_no_asset_comes_from_elsewhere(site):
     assert found == set()
 
 
+def test_no_page_names_the_folder_of_the_project_on_this_machine(site):
+    pages = (site / "book").glob("*.html")
+    assert [page.name for page in pages if str(PROJECT) in page.read_text(encoding="utf-8")] == []
+
+
 def test_the_search_and_the_formulas_are_in_the_site(site):
     assert (site / "searchindex.js").exists() and (site / "_static" / "mathjax" / "tex-chtml.js").exists()
     assert 'src="../_static/mathjax/tex-chtml.js' in (site / "book" / "unet.html").read_text()

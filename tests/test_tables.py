@@ -104,8 +104,8 @@ def test_one_cell_has_ours_with_its_interval_and_the_published():
 def test_table2_has_both_metrics_of_each_cohort():
     per_image = study()
     table = tables.table2(per_image)
-    halves = [f"{metric} {side}" for metric in ("sensitivity", "specificity") for side in ("ours", "published")]
-    assert list(table.columns) == [f"{cohort} {half}" for cohort in ("COVID-19", "CAP") for half in halves]
+    heads = [f"{cohort} {metric}" for cohort in ("COVID-19", "CAP") for metric in ("sensitivity", "specificity")]
+    assert list(table.columns) == list(itertools.product(heads, ("ours", "published")))
     mean = per_image.query("experiment == 'unet-cap' and cohort == 'cap'")["specificity"].mean()
     assert table.loc["U-Net (CAP)"].tolist()[-2:] == [f"{mean:.2f}", "0.93"]
 
@@ -118,13 +118,13 @@ def test_a_partial_study_says_what_was_not_run():
     assert table.loc["U-Net (COVID-19)", "CAP published"] == "0.36 ± 0.24"
     assert table.loc["U-Net (CAP)", "CAP ours"].endswith(" (1 of 3 folds)")
     assert "folds" not in table.loc["SIFA (CAP Source / COVID-19 Target)", "CAP ours"]
-    assert tables.table2(per_image).loc["U-Net (CAP)", "CAP sensitivity ours"].endswith(" (1 of 3 folds)")
+    assert tables.table2(per_image).loc["U-Net (CAP)", ("CAP sensitivity", "ours")].endswith(" (1 of 3 folds)")
 
 
 def test_no_rows_at_all():
     nothing = study().iloc[:0]
     assert (tables.table1(nothing)[["COVID-19 ours", "CAP ours"]] == "not run").all(axis=None)
-    assert (tables.table2(nothing).filter(like="ours") == "not run").all(axis=None)
+    assert (tables.table2(nothing).xs("ours", axis=1, level=1) == "not run").all(axis=None)
     assert dice_table(nothing).empty and route_table(nothing).empty
     assert fold_table(nothing).isna().all(axis=None)
 
@@ -150,7 +150,7 @@ def test_undefined_values_are_counted_and_a_single_image_has_no_spread():
     per_image.loc[per_image["cohort"] == "cap", "sensitivity"] = np.nan
     row = metric_table(per_image, "sensitivity").set_index("cohort").loc["cap"]
     assert (row["n"], row["undefined"]) == (0, 1)
-    assert tables.table2(per_image).loc["U-Net (CAP)", "CAP sensitivity ours"] == "–"
+    assert tables.table2(per_image).loc["U-Net (CAP)", ("CAP sensitivity", "ours")] == "–"
     assert tables.table1(per_image).loc["U-Net (CAP)", "CAP ours"].endswith(" ± –")
 
 
@@ -161,15 +161,11 @@ def test_a_tiny_negative_mean_is_not_minus_zero():
 def test_route_table_compares_the_two_ways_on_the_source_cohort():
     per_image = study()
     table = route_table(per_image)
-    assert table[["experiment", "cohort"]].values.tolist() == [
-        [TITLES[4], "COVID-19"],
-        [TITLES[5], "COVID-19"],
-        [TITLES[6], "CAP"],
-    ]
+    assert table["tested on"].to_dict() == {TITLES[4]: "COVID-19", TITLES[5]: "COVID-19", TITLES[6]: "CAP"}
     rows = per_image.query("experiment == 'sifa-cap-to-covid' and cohort == 'cap'")
     means = rows.groupby("route")["dice"].mean()
-    assert table.loc[2, "difference"] == pytest.approx(means["translated"] - means["direct"])
-    assert table.loc[2, "direct"].startswith(f"{means['direct']:.2f} ± ")
+    assert table.loc[TITLES[6], "difference"] == pytest.approx(means["translated"] - means["direct"])
+    assert table.loc[TITLES[6], "direct"].startswith(f"{means['direct']:.2f} ± ")
 
 
 def test_selection_table_sets_other_weights_beside_the_last():
@@ -178,8 +174,9 @@ def test_selection_table_sets_other_weights_beside_the_last():
     rows = rows[rows["experiment"] == "sifa-covid-to-cap"]
     others = [rows.assign(weights=name) for name in ("average", "label-free")]
     best = rows.assign(weights="oracle", dice=1.0)
-    table = tables.selection_table(per_image, pd.concat([*others, best])).set_index("cohort")
-    assert table["experiment"].unique().tolist() == ["SIFA (COVID-19 Source / CAP Target)"]
+    table = tables.selection_table(per_image, pd.concat([*others, best]))
+    assert table.index.unique("experiment").tolist() == ["SIFA (COVID-19 Source / CAP Target)"]
+    table = table.droplevel("experiment")
     for cohort, name in (("covid", "COVID-19"), ("cap", "CAP")):
         dice = rows.loc[rows["cohort"] == cohort, "dice"]
         same = f"{dice.mean():.2f} ± {dice.std():.2f}"
@@ -192,7 +189,8 @@ def test_spread_table_is_over_the_means_of_the_seeds():
         study(["sifa-covid-to-cap"], seed=seed).assign(seed=seed, sifa_updates=way)
         for way, seed in (("sequential", 0), ("simultaneous", 0), ("simultaneous", 1))
     ]
-    table = tables.spread_table(pd.concat(parts), "sifa_updates").set_index(["sifa_updates", "cohort"])
+    table = tables.spread_table(pd.concat(parts), "sifa_updates")
+    assert table.index.names == ["updates", "tested on"]
     means = [default_route(part).groupby("cohort")["dice"].mean() for part in parts]
     row = table.loc["simultaneous", "CAP"]
     assert row["n"] == 2
@@ -207,9 +205,9 @@ def test_variants_table_has_a_column_for_each_value():
     one, other = (
         study(["unet-covid"], seed=seed).assign(precision=p) for seed, p in enumerate(["float32", "bfloat16"])
     )
-    table = tables.variants_table(pd.concat([one, other]), "precision").set_index("cohort")
+    table = tables.variants_table(pd.concat([one, other]), "precision")
     dice = other.loc[other["cohort"] == "cap", "dice"]
-    assert table.loc["CAP", "bfloat16"] == f"{dice.mean():.2f} ± {dice.std():.2f}"
+    assert table.loc[("U-Net (COVID-19)", "CAP"), "bfloat16"] == f"{dice.mean():.2f} ± {dice.std():.2f}"
 
 
 def test_fold_table_averages_over_the_images_of_a_fold():
@@ -247,9 +245,9 @@ def test_conditions_side_by_side():
     ]
     names = ["arm", "condition", "clips", "patients", "flagged", "auroc", "low", "high"]
     table = tables.condition_table(pd.DataFrame(rows, columns=names))
-    assert table.loc["a", "COVID-19: 4 clips, 2 patients, 50% flagged"] == "0.61 (0.50 to 0.70)"
+    assert table.loc["a", "COVID-19: 4 clips, 2 patients, 50 % flagged"] == "0.61 (0.50 to 0.70)"
     assert table.loc["b"].tolist() == [tables.NO_VALUE, "0.50"]
-    assert table.columns[1].startswith("healthy lung: 2 clips")
+    assert table.columns[1].startswith("healthy lung: 2 clips, 1 patient, ")
 
 
 def test_attempts_on_both_halves():
@@ -273,7 +271,7 @@ def test_differences_secondary_and_chosen_are_texts():
         columns="arm spearman spearman_low spearman_high severe severe_low severe_high area_no neighbours".split(),
     )
     table = tables.secondary_table(secondary)
-    assert table.loc["a"].tolist() == ["0.10 (-0.10 to 0.30)", "0.60 (0.50 to 0.70)", "5.8%", "0.73"]
+    assert table.loc["a"].tolist() == ["0.10 (-0.10 to 0.30)", "0.60 (0.50 to 0.70)", "5.8 %", "0.73"]
     assert set(table.loc["b"]) == {tables.NO_VALUE}
     chosen = pd.DataFrame(
         [("A", "one", "p", 0.7, 0.6, 0.5, 0.7, 9), ("both", "", "", 0.7, 0.6, 0.5, 0.7, 18)],
@@ -282,3 +280,37 @@ def test_differences_secondary_and_chosen_are_texts():
     table = tables.chosen_table(chosen.assign(family="SIFA"))
     assert table.loc[("SIFA", "half A"), "AUROC on the other half"] == "0.60 (0.50 to 0.70)"
     assert table.loc[("SIFA", "each half, mean"), "attempt"] == tables.NO_VALUE
+
+
+def test_tables_of_the_phantom_are_in_words():
+    distances = pd.DataFrame({"set": ["phantom, cap", "other source"], "snr": [0.1, 0.2], "frechet": [1.0, 2.0]})
+    table = tables.distances_table(distances)
+    assert table.index.tolist() == ["phantom, CAP", "other source"] and list(table) == ["speckle SNR", "Fréchet"]
+    agreement = pd.DataFrame({"cohort": ["covid", "covid", "cap"], "annotators": [0.8, 0.9, 0.5], "truth": 0.7})
+    table = tables.annotators_table(agreement)
+    assert table["two annotators"].to_dict() == pytest.approx({"COVID-19": 0.85, "CAP": 0.5})
+    shapes = pd.DataFrame({"set": ["a"], "lines": [3], "low": [1.0], "one": [0.5], "frames": [2]})
+    heads = ["B-lines", "length / width, lower quartile", "share with one", "frames"]
+    assert list(tables.shapes_table(shapes)) == heads
+
+
+def test_parameters_beside_the_published():
+    table = tables.parameters_table({"generator": 1234567}, 0.125)
+    assert table.loc["generator"].tolist() == ["G", "2,849,537", "1,234,567"]
+    assert table.columns[-1] == "ours, width 0.125" and "discriminator, source images" in table.index
+
+
+def test_auroc_with_its_interval_and_n():
+    rows = [("b", 1, 9, 3, 0.61, 0.5, 0.7), ("a", 0, 9, 3, 0.5, np.nan, np.nan)]
+    evaluated = pd.DataFrame(rows, columns=["arm", "seed", "clips", "patients", "auroc", "low", "high"])
+    table = tables.auroc_table(evaluated)
+    assert table.loc["b"].tolist() == [9, 3, "0.610 (0.500 to 0.700)"] and table.index.tolist() == ["b", "a"]
+    assert tables.auroc_table(evaluated, ("arm", "seed")).index.tolist() == [("a", 0), ("b", 1)]
+
+
+def test_tests_are_rows_of_pairs():
+    tests = {"better": ["unet-cap"], "worse": ["unet-covid"], "cohort": ["cap"], "published_difference": [0.1]}
+    tests |= {"mean_difference": [np.nan], "published_p": ["p = 0.23"], "p_paired": [0.0002], "p_unpaired": [0.5]}
+    table = tables.tests_table(pd.DataFrame(tests | {"n": [3], "verdict": ["reproduced"]}))
+    row = table.loc[("U-Net (CAP)", "U-Net (COVID-19)", "CAP")]
+    assert row.tolist() == ["0.10", "–", "0.23", "< 0.001", "0.500", 3, "reproduced"]
