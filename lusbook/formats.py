@@ -4,6 +4,7 @@ Keys that nobody needs are passed over. Fields are named as the formats, which :
 """
 
 import csv
+import io
 import reprlib
 import struct
 from pathlib import Path
@@ -162,16 +163,18 @@ def check_manifest(path):
     Raises
     ------
     LusbookError
-        When it is no CSV, there is NUL in it, or it names a PNG whose header announces a side above 8192 px.
+        When it is no CSV, has NUL in it or a column "dask", or names a PNG whose header announces a side above 8192 px.
     """
     path = Path(path).expanduser()
     content = read_bytes(path)
     if b"\0" in content:  # files have no such names
         raise LusbookError(f"{path}: expected text, received NUL in it")
     try:
-        rows = list(csv.DictReader(content.decode("utf-8", "replace").splitlines()))
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8", "replace"), newline="")))
     except csv.Error as error:
         raise LusbookError(f"{path}: not readable as CSV ({error})") from error
+    if rows and "dask" in {name.strip() for name in filter(None, rows[0])}:  # pandera takes the table for one of Dask
+        raise LusbookError(f"{path}: expected columns of other names, received 'dask'")
     for row in rows:
         for cell in filter(None, (row.get("image"), row.get("mask"))):
             side = longest_side(path.parent / cell) if is_inside(cell) else 0

@@ -132,7 +132,7 @@ def test_a_manifest_with_nul_is_refused(tmp_path):
         make_settings("demo", cohorts=str(tmp_path / "manifest.csv"))
 
 
-def test_a_manifest_of_very_long_pictures_is_refused_before_one_is_unpacked(tmp_path):
+def test_a_manifest_of_very_long_pictures_or_an_odd_column_is_refused_before_one_is_unpacked(tmp_path):
     path = write_manifest(tmp_path, 16, 3, 1)
     picture = next(tmp_path.glob("*-mask.png"))
     head = bytearray(picture.read_bytes())
@@ -150,6 +150,9 @@ def test_a_manifest_of_very_long_pictures_is_refused_before_one_is_unpacked(tmp_
     assert make_settings("demo", cohorts=str(path)).cohorts == str(path)
     path.write_text(f"image,mask\n{'x' * 200_000},\n")
     with pytest.raises(LusbookError, match="manifest.csv: not readable as CSV"):
+        make_settings("demo", cohorts=str(path))
+    path.write_text("image,mask,patient,cohort, dask\na.png,,p,covid,\n")
+    with pytest.raises(LusbookError, match="manifest.csv: expected columns of other names, received 'dask'"):
         make_settings("demo", cohorts=str(path))
 
 
