@@ -170,14 +170,16 @@ def check_manifest(path):
     if b"\0" in content:  # files have no such names
         raise LusbookError(f"{path}: expected text, received NUL in it")
     try:
-        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8", "replace"), newline="")))
+        text = io.StringIO(content.decode("utf-8", "replace"), newline="")
+        header, *rows = [row for row in csv.reader(text) if any(map(str.strip, row))] or [[]]
     except csv.Error as error:
         raise LusbookError(f"{path}: not readable as CSV ({error})") from error
-    if rows and "dask" in {name.strip() for name in filter(None, rows[0])}:  # pandera takes the table for one of Dask
+    header = [name.strip() for name in header]
+    if "dask" in header:  # pandera takes the table for one of Dask
         raise LusbookError(f"{path}: expected columns of other names, received 'dask'")
     for row in rows:
-        for cell in filter(None, (row.get("image"), row.get("mask"))):
-            side = longest_side(path.parent / cell) if is_inside(cell) else 0
+        for cell in (cell for name, cell in zip(header, row, strict=False) if name in ("image", "mask") and cell):
+            side = longest_side(path.parent / cell.strip()) if is_inside(cell.strip()) else 0
             if side > LONGEST_SIDE:
                 expected = f"expected at most {LONGEST_SIDE} px a side, received {side}"
                 raise LusbookError(f"{path}: {path.parent / cell}: {expected}")

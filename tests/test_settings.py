@@ -151,7 +151,7 @@ def test_a_manifest_of_very_long_pictures_or_an_odd_column_is_refused_before_one
     path.write_text(f"image,mask\n{'x' * 200_000},\n")
     with pytest.raises(LusbookError, match="manifest.csv: not readable as CSV"):
         make_settings("demo", cohorts=str(path))
-    path.write_text("image,mask,patient,cohort, dask\na.png,,p,covid,\n")
+    path.write_text("\nimage,mask,patient,cohort, dask\na.png,,p,covid,\n")
     with pytest.raises(LusbookError, match="manifest.csv: expected columns of other names, received 'dask'"):
         make_settings("demo", cohorts=str(path))
 
