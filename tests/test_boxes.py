@@ -29,7 +29,9 @@ def project(tmp_path, monkeypatch):
 def put(root, name, **manifest):
     folder = root / "smoke" / name
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"code": "", "data": {"": ""}, "files": {"": ""}} | manifest))
+    (folder / "manifest.json").write_text(
+        json.dumps({"code": "", "data": {"": ""}, "files": {"scores.csv": ""}} | manifest)
+    )
 
 
 def test_parameters_are_those_of_the_cell(project):

@@ -146,6 +146,7 @@ def test_performance_chapter_without_measurements(tmp_path):
 def test_scale_chapter_without_measurements(tmp_path):
     text = shown(execute("scale", tmp_path, benchmarks=str(tmp_path), results=str(tmp_path / "results")))
     assert text.count("Not measured yet: `make bench` does it.") == 4 and "image/png" not in text
+    assert "Not measured yet: `python benchmarks/random_kills.py`" in text and "yet: `make fuzz`" in text
 
 
 def test_status_of_results_and_benchmarks_that_are_not_there(tmp_path):
