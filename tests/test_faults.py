@@ -48,13 +48,17 @@ def results(undisturbed, tmp_path):
     return shutil.copytree(undisturbed, tmp_path / "results")
 
 
-def start(command, study, results, *options, before=""):
-    """Start ``lusbook`` in a process of its own; ``before`` is Python that runs first in it."""
+def start(command, study, results, *options, before="", within=()):
+    """Start ``lusbook`` in a process of its own, in a program; ``before`` is Python that runs first in it."""
     program = [LUSBOOK] if not before else [sys.executable, "-c", f"{before}\nfrom lusbook.cli import main\nmain()"]
     arguments = ["--preset=smoke", *(f"--set={assignment}" for assignment in study[0]), f"--results={results}"]
     environment = {**os.environ, "LUSBOOK_COVID_BLUES": "", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [*program, command, *arguments, *options], stderr=subprocess.PIPE, text=True, env=environment, cwd=PROJECT
+        [*within, *program, command, *arguments, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=PROJECT,
     )
 
 
@@ -336,6 +340,31 @@ def test_results_that_cannot_be_written_are_refused_and_read(study, results, mon
     for name in ("check_writable", "alone"):
         monkeypatch.setattr(runs, name, lambda *_: pytest.fail("a finished study is only read"))
     assert len(runs.study(study[1], ["unet-cap", "unet-cap-then-covid"], results))
+
+
+def allow(results, folders, files):
+    """Set the permissions of all folders and files of studies."""
+    for path in (results, *results.rglob("*")):
+        path.chmod(folders if path.is_dir() else files)
+
+
+def test_read_only_results_are_read_and_left_as_they_are(study, results, undisturbed):
+    within = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []  # permissions do not bind root
+    if within and shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and there is no setpriv to take that right away")
+    allow(results, 0o555, 0o444)
+    _, err = finish(start("run", study, results, within=within))
+    assert not trained(err)
+    allow(results, 0o755, 0o644)
+    drop(study, results, ("unet-joint", 0))
+    allow(results, 0o555, 0o444)
+    before = state(study, results, ("unet-joint", 0))
+    _, err = finish(start("study", study, results, within=within), 1)
+    assert err.splitlines()[-1].startswith(f"lusbook: results folder {results}") and "nothing computed" in err
+    assert state(study, results, ("unet-joint", 0)) == before
+    allow(results, 0o755, 0o644)
+    assert compute(study, results)[0] == ["unet-joint fold 0"]
+    assert_same(study, results, undisturbed)
 
 
 def test_clocks_do_not_matter(study, results, undisturbed):
