@@ -6,11 +6,12 @@ Keys that nobody needs are passed over. Fields are named as the formats, which :
 import csv
 import io
 import reprlib
-import struct
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import yaml
+from PIL import Image as pillow
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -163,7 +164,7 @@ def check_manifest(path):
     Raises
     ------
     LusbookError
-        When it is no CSV, has NUL in it or a column "dask", or names a PNG whose header announces a side above 8192 px.
+        When it is no CSV, has NUL in it or a column "dask", or names a PNG that announces a side above 8192 px.
     """
     path = Path(path).expanduser()
     content = read_bytes(path)
@@ -191,13 +192,15 @@ def is_inside(cell):
 
 
 def longest_side(path):
-    """The longer side that a PNG's header announces, px; 0 for what is no PNG or not there."""
+    """The longer side that a PNG announces, px, as Pillow takes it: from the last header, where there are several.
+
+    0 for what is not there or no PNG; whoever reads it says so.
+    """
     try:
-        with open(path, "rb") as file:
-            head = file.read(24)
-    except OSError:
+        with warnings.catch_warnings(action="ignore"), pillow.open(path, formats=("PNG",)) as image:
+            return max(image.size)
+    except Exception:  # a broken file can raise almost anything
         return 0
-    return max(struct.unpack(">II", head[16:])) if head.startswith(b"\x89PNG") and len(head) == 24 else 0
 
 
 def read_bytes(path):
