@@ -33,10 +33,10 @@ Rounds = Annotated[int, typer.Option(help="Repeats, in turns.")]
 
 def machine():
     """What computes: processor, cores, memory, Python, versions of packages, backend and day."""
-    from lusbook.digests import versions  # here: scripts choose threads before anything of lusbook starts
+    from lusbook.digests import processor, versions  # here: scripts choose threads before anything of lusbook starts
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -47,14 +47,6 @@ def machine():
         **_backend(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _backend():

@@ -6,7 +6,12 @@ from pathlib import Path
 
 RESULTS = "results"  # what chapters call the folder of studies: what is made with it is made from runs
 READERS = ("runs.", "store.", "settings.", "loading.", "tables.titles")  # named where nothing else is to be named
-OTHERS = {"runs.read_variants", "runs.read_seeds", "runs.earlier_phantom"}  # read other studies than the page's own
+OTHERS = {  # read other studies than the page's own
+    "runs.read_variants",
+    "runs.read_seeds",
+    "runs.earlier_phantom",
+    "runs.other_processor",
+}
 TRAININGS = "runs"  # stands for the folders of all experiments that a page shows
 READ = dict.fromkeys(("runs.study", "runs.read_run", "runs.read_overlays", "runs.read_manifests"), TRAININGS) | {
     "runs.describe": "cohorts",

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,6 +63,22 @@ def _plain(node):
 def short_digest(data):
     """First 16 hexadecimal digits of the SHA-256 of bytes."""
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+@cache
+def processor():
+    """Name of the processor: with the same code and seed, another may round differently.
+
+    Returns
+    -------
+    name : str
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def versions(packages=PACKAGES):

@@ -12,7 +12,16 @@ from lusbook.errors import LusbookError
 from lusbook.metrics import dice
 from lusbook.paired import cohens_dz, holm, rank_biserial, sign_flip_test, signed_rank_test, smallest_p
 from lusbook.statistics import IMAGE, bootstrap_ci
-from lusbook.tables import default_route, load_published, metric_table, p_text, pair_index, titles, with_interval
+from lusbook.tables import (
+    default_route,
+    load_published,
+    metric_table,
+    p_text,
+    pair_index,
+    paper_order,
+    titles,
+    with_interval,
+)
 
 TESTS = {"permutation": "sign flips", "wilcoxon": "Wilcoxon"}
 EMPTY_RULES = {"one": 1.0, "zero": 0.0, "left_out": np.nan}  # Dice of an image whose label and prediction are empty
@@ -266,6 +275,38 @@ def _spread(rows, n_resamples, level):
     }
 
 
+def repeats(first, again):
+    """The same runs computed twice, as on two processors: how far their Dice lie apart.
+
+    Parameters
+    ----------
+    first, again : pandas.DataFrame
+        Per-image tables; experiments that one of them lacks are left out. The default route counts.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        One row an experiment and cohort, in the paper's order: experiment, cohort, ``images``, ``equal`` (images whose
+        Dice is the same), ``first`` and ``again`` (means over images), ``largest`` (difference of one image).
+
+    Raises
+    ------
+    LusbookError
+        When an experiment was not tested on the same images.
+    """
+    rows = pd.concat([default_route(first).assign(time="first"), default_route(again).assign(time="again")])
+    wide = rows.pivot(index=["experiment", *IMAGE], columns="time", values="dice").reindex(columns=["first", "again"])
+    wide = wide.groupby("experiment").filter(lambda pairs: pairs.notna().any().all())
+    if wide.isna().any(axis=None):
+        where = wide.index[wide.isna().any(axis=1)][0]
+        raise LusbookError(f"repeats: expected the same images twice, received {where} once")
+    wide["difference"] = (wide["again"] - wide["first"]).abs()
+    named = {"images": ("first", "size"), "equal": ("difference", lambda values: (values == 0).sum())}
+    named |= {name: (name, "mean") for name in ("first", "again")} | {"largest": ("difference", "max")}
+    table = wide.groupby(["experiment", "cohort"]).agg(**named).reset_index()
+    return table.sort_values(["experiment", "cohort"], key=paper_order, ignore_index=True)
+
+
 def compared_text(compared):
     """Comparisons over patients as text, in two tables: what the differences are, and what the tests say.
 
@@ -292,6 +333,34 @@ def compared_text(compared):
     differences = {"published A - B": published} | effects
     tests = counts | {"smallest p": compared["p_smallest"].map(p_text)} | p_values
     return pd.DataFrame(differences).set_axis(pair), pd.DataFrame(tests).set_axis(pair)
+
+
+def repeats_text(table, names=("first", "again")):
+    """Runs computed twice, as text: rows by experiment and test cohort.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        As :func:`repeats` returns it.
+    names : sequence of str
+        What to call both.
+
+    Returns
+    -------
+    table : pandas.DataFrame of str
+    """
+    titled = titles("names")
+    shift = (table["again"] - table["first"]).map("{:+.2f}".format)
+    columns = {
+        "experiment": table["experiment"].map(lambda name: titled.get(name, name)),
+        "tested on": table["cohort"].map(titles("cohorts")),
+        "images": table["images"],
+        "same Dice": table["equal"],
+        **{name: table[time].map("{:.2f}".format) for name, time in zip(names, ("first", "again"), strict=True)},
+        "difference": shift,
+        "largest of an image": table["largest"].map("{:.2f}".format),
+    }
+    return pd.DataFrame(columns).astype(str).set_index(["experiment", "tested on"])
 
 
 def averages_text(table):

@@ -543,6 +543,11 @@ def earlier_phantom():
     return PROJECT / "data" / "results" / "earlier-phantom"
 
 
+def other_processor():
+    """Folder of a study computed once more, by the same code from the same seed, on another processor."""
+    return PROJECT / "data" / "results" / "other-processor"
+
+
 def read_overlays(name, fold, settings, results=None):
     """The few images and masks of a complete run that figures show."""
     return read_arrays(run_folder(name, fold, settings, results))
@@ -560,10 +565,10 @@ def read_manifests(settings, results=None):
     Returns
     -------
     manifests : pandas.DataFrame
-        Columns experiment, fold, seconds, backend, device, cores, threads, seed.
+        Columns experiment, fold, seconds, backend, device, cores, threads, seed, processor (which older ones lack).
     """
     root, rows = study_folder(settings, results), []
-    columns = ["experiment", "fold", "seconds", "backend", "device", "cores", "threads", "seed"]
+    columns = ["experiment", "fold", "seconds", "backend", "device", "cores", "threads", "seed", "processor"]
     for path in sorted(root.glob("*/fold-*/manifest.json")):
         rows.append({"experiment": path.parts[-3], "fold": int(path.parts[-2][5:]), **read_json(path)})
     return pd.DataFrame(rows, columns=columns)

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from lusbook.arrays import unpack
-from lusbook.digests import CODE, RUN_CODE, code_digest, short_digest, versions
+from lusbook.digests import CODE, RUN_CODE, code_digest, processor, short_digest, versions
 from lusbook.errors import LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment
 from lusbook.loading import cohort_digests
@@ -379,6 +379,7 @@ def write(folder, params, outcome, settings, seconds):
         "seed": settings.seed,
         "seconds": round(seconds, 1),
         **outcome["machine"],
+        "processor": processor(),
         "python": platform.python_version(),
         "versions": versions(),
     }

@@ -116,7 +116,7 @@ def default_route(per_image):
     return per_image[translated == both]
 
 
-def _order(column):
+def paper_order(column):
     """Sort key: experiments and cohorts as in the paper, unknown experiments last; others as they are."""
     if column.name not in ("experiment", "cohort"):
         return column
@@ -149,7 +149,7 @@ def metric_table(per_image, metric, by=("experiment", "cohort")):
         for key, group in per_image.groupby(list(by), sort=False)
     ]
     table = pd.DataFrame(rows, columns=[*by, "mean", "std", "n", "undefined"])
-    return table.astype({"n": int, "undefined": int}).sort_values(list(by), key=_order, ignore_index=True)
+    return table.astype({"n": int, "undefined": int}).sort_values(list(by), key=paper_order, ignore_index=True)
 
 
 def dice_table(per_image):

@@ -1,6 +1,7 @@
 """Digests of code."""
 
 import textwrap
+from pathlib import Path
 
 from lusbook import digests
 
@@ -17,3 +18,11 @@ def test_code_digest_sees_code_and_nothing_else(tmp_path, monkeypatch):
         source.write_text(textwrap.dedent(text))
         found[key] = digests.code_digest(["module"])
     assert found["plain"] == found["documented"] != found["other"]
+
+
+def test_the_processor_is_named(monkeypatch):
+    assert digests.processor()
+    monkeypatch.setattr(digests, "Path", lambda _: Path("/nowhere"))
+    monkeypatch.setattr(digests.platform, "processor", lambda: "")
+    monkeypatch.setattr(digests.platform, "machine", lambda: "arm64")
+    assert digests.processor.__wrapped__() == "arm64"

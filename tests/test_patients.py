@@ -208,3 +208,22 @@ def test_a_single_seed_has_no_spread_over_seeds():
 def test_seeds_of_several_experiments_are_refused():
     with pytest.raises(LusbookError, match="expected runs of one experiment, received \\['sifa-cap-to-covid'"):
         patients.spreads(study().assign(seed=0))
+
+
+def test_runs_computed_twice_are_compared_image_by_image():
+    first = study()
+    moved = (first["experiment"] == "unet-cap") & (first["image"] == 11)
+    again = with_metrics(first.assign(tp=first["tp"] + 9 * moved))
+    again = pd.concat([again[again["experiment"] != "sifa-cap-to-covid"], study(["sifa-covid-to-cap"])])
+    table = patients.repeats(first, again).set_index(["experiment", "cohort"])
+    assert list(table.index) == list(itertools.product(("unet-covid", "unet-cap"), ("covid", "cap")))
+    assert (table["images"] == 14).all() and table["equal"].tolist() == [14, 14, 13, 13]
+    one = first[moved & (first["cohort"] == "cap")].iloc[0]
+    by = dice(one["tp"] + 9, one["fp"], one["fn"]) - one["dice"]
+    row = table.loc[("unet-cap", "cap")]
+    assert row["again"] - row["first"] == pytest.approx(by / 14) and row["largest"] == pytest.approx(by)
+    text = patients.repeats_text(table.reset_index(), ("here", "there"))
+    assert text["same Dice"].tolist() == ["14", "14", "13", "13"] and text["difference"].iloc[0] == "+0.00"
+    assert list(text)[2:4] == ["here", "there"]
+    with pytest.raises(LusbookError, match="repeats: expected the same images twice, received .*unet-cap.* once"):
+        patients.repeats(first, again[(again["experiment"] != "unet-cap") | (again["image"] != 11)])
