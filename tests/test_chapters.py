@@ -17,6 +17,7 @@ import pytest
 
 from lusbook import chapters, dose, queues, rivals, runs
 from lusbook.errors import LusbookError
+from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.settings import PROJECT, Settings, make_settings
 from tests.helpers import write_manifest
 from tests.test_gains import make_rivals
@@ -230,6 +231,13 @@ def test_committed_comparisons_are_what_this_code_gives():
     for job in queues.read_queue(PROJECT / "data" / "queues" / "comparisons.yaml"):
         assert (job.folder / "manifest.json").exists(), job.title
         assert runs.stale_runs(job.settings) == [], job.title
+
+
+def test_the_committed_repetition_is_what_this_code_gives_on_a_named_processor():
+    study = make_settings("demo")
+    assert runs.stale_runs(study, runs.other_processor()) == []
+    manifests = runs.read_manifests(study, runs.other_processor())
+    assert len(manifests) == len(EXPERIMENTS) * len(FOLDS) and manifests["processor"].nunique() == 1
 
 
 def test_the_earlier_phantoms_results_are_whole():
