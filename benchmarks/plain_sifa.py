@@ -363,7 +363,8 @@ def compare(size=32, width=0.0625, batch=2, iterations=3, slowed=0.01, epsilon=1
         largest value; then of weights, moving means and moving variances, relative to the largest of
         their kind (moving variances are unbiased in lusbook and biased in Keras); and of the changes of
         weights, relative to the variable's largest. Biases are left out: most stand in front of a
-        normalisation, and have no gradient but rounding.
+        normalisation, and have no gradient but rounding. So are the centres of normalisations from the weights: they
+        start at 0, and are what they changed by.
     """
     from lusbook import sifa, training
     from lusbook.settings import make_settings
@@ -392,7 +393,7 @@ def compare(size=32, width=0.0625, batch=2, iterations=3, slowed=0.01, epsilon=1
                 note(differences, name, found[name], value)
     for (_, kind, ours, theirs), old in zip(pairs(networks, plain), before, strict=True):
         ours, theirs = np.asarray(ours.value), np.asarray(theirs.value)
-        if kind != "bias":
+        if kind not in ("bias", "centre"):
             note(differences, "weights", ours, theirs)
         if kind in ("kernel", "centre"):  # a scale of 1 has no digits for so small changes
             note(differences, "changes of weights", ours - old, theirs - old)
