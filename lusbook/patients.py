@@ -335,7 +335,7 @@ def compared_text(compared):
     return pd.DataFrame(differences).set_axis(pair), pd.DataFrame(tests).set_axis(pair)
 
 
-def repeats_text(table, names=("first", "again")):
+def repeats_text(table, names):
     """Runs computed twice, as text: rows by experiment and test cohort.
 
     Parameters
@@ -349,18 +349,15 @@ def repeats_text(table, names=("first", "again")):
     -------
     table : pandas.DataFrame of str
     """
-    titled = titles("names")
     shift = (table["again"] - table["first"]).map("{:+.2f}".format)
     columns = {
-        "experiment": table["experiment"].map(lambda name: titled.get(name, name)),
-        "tested on": table["cohort"].map(titles("cohorts")),
         "images": table["images"],
         "same Dice": table["equal"],
         **{name: table[time].map("{:.2f}".format) for name, time in zip(names, ("first", "again"), strict=True)},
         "difference": shift,
         "largest of an image": table["largest"].map("{:.2f}".format),
     }
-    return pd.DataFrame(columns).astype(str).set_index(["experiment", "tested on"])
+    return _titled(table, columns).astype(str)
 
 
 def averages_text(table):
@@ -377,15 +374,8 @@ def averages_text(table):
     """
     heads = {"image_mean": "images, mean", "image_median": "images, median", "patient_mean": "patients, mean"}
     heads |= {"patient_median": "patients, median", "pooled": "pooled pixels"}
-    names = titles("names")
-    columns = {
-        "experiment": table["experiment"].map(lambda name: names.get(name, name)),
-        "tested on": table["cohort"].map(titles("cohorts")),
-        "patients": table["patients"],
-        "images": table["images"],
-    }
-    columns |= {title: _intervals(table, name) for name, title in heads.items()}
-    return pd.DataFrame(columns).set_index(["experiment", "tested on"])
+    columns = {"patients": table["patients"], "images": table["images"]}
+    return _titled(table, columns | {title: _intervals(table, name) for name, title in heads.items()})
 
 
 def spreads_text(spread):
@@ -406,6 +396,13 @@ def spreads_text(spread):
     table = {"tested on": spread["cohort"].map(titles("cohorts")), **spread[["seeds", "patients", "images"]], **table}
     table |= {"SD over seeds": _intervals(spread, "sd_seeds")}
     return pd.DataFrame(table).set_index("tested on").rename_axis(None)
+
+
+def _titled(table, columns):
+    """Columns in rows by the titles of a table's experiment and test cohort."""
+    names, cohorts = titles("names"), titles("cohorts")
+    rows = [table["experiment"].map(lambda name: names.get(name, name)), table["cohort"].map(cohorts)]
+    return pd.DataFrame(columns).set_axis(pd.MultiIndex.from_arrays(rows, names=["experiment", "tested on"]))
 
 
 def _intervals(table, name):
