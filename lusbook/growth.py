@@ -116,13 +116,12 @@ def inputs_table(content):
     Returns
     -------
     table : pandas.DataFrame of str
-        Inputs, those that gave a result, that were refused by the error that names the file, and that were mishandled,
-        in a known way or another.
+        Inputs, those that gave a result, that were refused by the error that names the file, and that were mishandled.
     """
     rows = pd.DataFrame(content["quantities"])
     rows[["reader", "kind"]] = rows["name"].str.rsplit(", ", n=1).tolist()
     wide = rows.pivot(index="reader", columns="kind", values="median").loc[list(dict.fromkeys(rows["reader"]))]
     wide.loc["all"] = wide.sum()
-    names = {"inputs": "inputs", "result": "read", "refused": "refused", "known": "mishandled, known"}
+    names = {"inputs": "inputs", "result": "read", "refused": "refused"}
     wide = wide[[*names, "mishandled"]].rename(columns=names).rename_axis(index=None, columns=None)
     return wide.map("{:,.0f}".format)

@@ -6,7 +6,6 @@ Errors and reasons name files by their paths in the folder.
 import os
 import posixpath
 import re
-import warnings
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -188,13 +187,7 @@ def _read_listed(path):
     """Read the CSV of patients; indexed by file."""
     if not path.is_file():
         raise LusbookError(f"{path}: no such file; expected folder, dicom or a CSV of patients")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
-            options = {"dtype": str, "keep_default_na": False, "index_col": False, "encoding": "utf-8-sig"}
-            table = read_csv(path, _LISTED, **options)
-    except pd.errors.ParserWarning as error:
-        raise LusbookError(f"{path}: not a readable CSV: {str(error).strip()}") from error
+    table = read_csv(path, _LISTED, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     table["file"] = [posixpath.normpath(cell.replace("\\", "/")) for cell in table["file"]]
     for row, file in table["file"].items():
         if posixpath.isabs(file) or file.split("/")[0] == ".." or re.match("[A-Za-z]:", file):

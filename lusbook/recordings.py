@@ -1,5 +1,7 @@
 """The table in which every public source lists its recordings, checked as it is read; frames that may be shown."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -107,9 +109,13 @@ def read_csv(path, schema, **options):
         If it cannot be read, or as :func:`check_table`.
     """
     try:
-        table = pd.read_csv(path, **options)
-    except (OSError, ValueError) as error:
-        raise LusbookError(f"{path}: not a readable CSV: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header
+            table = pd.read_csv(path, index_col=False, **options)
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise LusbookError(f"{path}: not a readable CSV: {str(error).strip()}") from error
+    if "dask" in table:  # pandera takes it for a table of Dask
+        raise LusbookError(f"{path}: expected columns of other names, received 'dask'")
     table = table.apply(lambda cells: cells.str.strip() if cells.dtype == "str" else cells)
     return check_table(table, schema, path, first_line=2)
 

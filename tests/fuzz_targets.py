@@ -58,8 +58,6 @@ class Target(NamedTuple):
         Takes a folder, writes further files.
     place : tuple of str
         One of these is in every error; the names of the files by default.
-    known : str
-        What a finding says that is known, and cannot be mended before the committed numbers are computed anew.
     anywhere : bool
         Whether an input may name files anywhere, as what a user writes may.
     """
@@ -70,7 +68,6 @@ class Target(NamedTuple):
     seeds: Callable
     fixed: Callable | None = None
     place: tuple = ()
-    known: str = ""
     anywhere: bool = False
 
 
@@ -85,9 +82,6 @@ def content_of(folder, *names):
 
 # ---------------------------------------------------------------------------------------------
 # Tables
-
-
-LONG_ROWS = "ValueError in recordings.py, check_table: invalid literal for int()"  # longer than the header
 
 
 def manifest_seeds(folder):
@@ -397,18 +391,14 @@ TARGETS = {
         ("severity.csv",),
         "text",
         one(SEVERITY),
-        known=LONG_ROWS,
     ),
     "patients of COVID-BLUES": Target(
         lambda folder: sources.read_clinical(folder / "clinical.csv"),
         ("clinical.csv",),
         "text",
         one(CLINICAL),
-        known=LONG_ROWS,
     ),
-    "files of POCUS": Target(
-        lambda folder: sources.read_pocus(folder), ("metadata.csv",), "text", one(POCUS), known=LONG_ROWS
-    ),
+    "files of POCUS": Target(lambda folder: sources.read_pocus(folder), ("metadata.csv",), "text", one(POCUS)),
     "folder to import": Target(read_folder, FOLDER, "bytes", folder_seeds, place=("in",)),
 }
 

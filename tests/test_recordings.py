@@ -47,10 +47,13 @@ def test_a_csv_is_read_without_spaces_and_an_error_names_the_line(tmp_path):
     path.write_text("x,y\n1,one\n3,two\n")
     with pytest.raises(LusbookError, match=r"a.csv, line 3, x: received 3, expected less_than_or_equal_to\(2\)"):
         read_csv(path, schema)
-    for content in (b"", b"x,y\n\xff,2\n", b"x,y\n1,2,3,4\n1,2,3,4,5\n"):
+    for content in (b"", b"x,y\n\xff,2\n", b"x,y\n1,2,3,4\n1,2,3,4,5\n", b"x,y\n1,a,b\n", b"x,y\n1,a\n2,b,c\n"):
         path.write_bytes(content)
         with pytest.raises(LusbookError, match=r"a.csv: not a readable CSV"):
             read_csv(path, schema)
+    path.write_text("x,y,dask\n1,one,2\n")
+    with pytest.raises(LusbookError, match=r"a.csv: expected columns of other names, received 'dask'"):
+        read_csv(path, schema)
     with pytest.raises(LusbookError, match=r"gone.csv: not a readable CSV"):
         read_csv(tmp_path / "gone.csv", schema)
 
