@@ -94,8 +94,9 @@ def killed(folder, status):
         Empty when there was no signal.
     """
     ended = {path.name: int(path.read_text().strip() or 0) for path in sorted((folder / ENDED).glob("*"))}
-    # A shell gives 128 and the number; an allocation that fails in a library aborts.
-    short = [name for name, code in ended.items() if code - 128 in (signal.SIGKILL, signal.SIGABRT)]
+    # A shell gives 128 and the number; a library whose allocation fails aborts, or goes on with what it has not got.
+    signals = (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV)
+    short = [name for name, code in ended.items() if code - 128 in signals]
     text = ""
     if short:
         text += f"\n  {', '.join(short)}: killed, as by a system whose memory runs out"

@@ -22,6 +22,7 @@ from tests.helpers import write_manifest
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 LUSBOOK = str(Path(sys.executable).with_name("lusbook"))
 RUNS = [(name, fold) for name in EXPERIMENTS for fold in FOLDS]
+CONTROL_GROUPS = Path("/sys/fs/cgroup/memory")
 DONE = re.compile(r"^run .*? of \d+  (.*?)  iteration (\d+)/\2 ", re.MULTILINE)  # the line at the end of a training
 
 
@@ -259,13 +260,36 @@ def test_killed_from_the_top_down(study, results, undisturbed):
     first.stderr.close()
 
 
-def test_a_killed_run_stops_no_other_and_memory_is_named(study, results, undisturbed):
+@pytest.fixture
+def scarce():
+    """A control group of 100 MiB, of which importing TensorFlow alone takes more: the kernel kills who wants more."""
+    group = CONTROL_GROUPS / f"lusbook-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text("100M")
+    except OSError as error:
+        pytest.skip(f"no control group (version 1) with less memory can be made here: {error}")
+    yield group
+    wait = time.monotonic() + 10
+    while (group / "cgroup.procs").read_text() and time.monotonic() < wait:
+        time.sleep(0.02)
+    group.rmdir()
+
+
+@pytest.mark.parametrize("cause", ["a signal", "the kernel, for memory"])
+def test_a_killed_run_stops_no_other_and_memory_is_named(cause, study, results, undisturbed, request):
+    scarce = request.getfixturevalue("scarce") if cause != "a signal" else None
     pairs = [("unet-joint", 0), ("sifa-cap-to-covid", 2)]
     drop(study, results, *pairs)
     process = start("study", study, results, "--cores=2")
     (worker,) = wait_for(lambda: processes(process, "unet-joint"), process)
-    worker.kill()
+    if scarce:
+        (scarce / "cgroup.procs").write_text(str(worker.pid))
+    else:
+        worker.kill()
     _, err = finish(process, 1)
+    if scarce:
+        assert "oom_kill 1" in (scarce / "memory.oom_control").read_text()
     assert "lusbook: not completed: unet-joint fold 0\n  unet-joint: killed, as by a system whose memory runs" in err
     assert "lower unet_batch_size (4), unet_width (0.125), sifa_batch_size (2)" in err.splitlines()[-1]
     before = state(study, results, pairs[0])
