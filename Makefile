@@ -80,7 +80,7 @@ pdf: $(STAMP) ## the whole book as a PDF, which make site then offers; needs Chr
 	$(step) 'book on a single page'
 	$(BUILD) $(BOOK) -q --builder singlehtml --path-output _build/pdf
 	$(step) 'print'
-	$(BIN)/python -m lusbook.pdf _build/pdf/_build/singlehtml $(BOOK)/_build/lusbook.pdf
+	$(BIN)/python -m lusbook.site.pdf _build/pdf/_build/singlehtml $(BOOK)/_build/lusbook.pdf
 
 test: $(STAMP) ## every check: ruff, unit tests, doctests, chapters, a book without warnings
 	$(step) '1/5 ruff'

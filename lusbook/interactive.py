@@ -1,7 +1,7 @@
 """Interactive figures that need no kernel, each from a tidy table or the arrays of runs.
 
 A figure holds all of its data and one menu or slider. JupyterLab and VS Code show it by plotly's own means, the site by
-the HTML of ``lusbook.interactive_site``; once this module is imported, a notebook keeps a figure in both forms.
+the HTML of ``lusbook.site.plots``; once this module is imported, a notebook keeps a figure in both forms.
 """
 
 import base64
@@ -19,8 +19,8 @@ from skimage.measure import approximate_polygon, find_contours
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.figures import COHORT_NAMES, PALETTE
-from lusbook.interactive_site import SENTENCE, as_html
 from lusbook.metrics import confusion_counts, dice
+from lusbook.site.plots import SENTENCE, as_html
 from lusbook.tables import titles
 
 POINTS = 50  # of a learning curve, at most

@@ -12,7 +12,7 @@ import numpy as np
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import sync_playwright
 
-from lusbook.pdf import find_chromium
+from lusbook.site.pdf import find_chromium
 
 DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}

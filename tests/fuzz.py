@@ -420,7 +420,7 @@ def fuzz_all(calls, runs, seconds, kept=KEPT):
     name : str
         Of a reader that is done.
     """
-    from lusbook.footer import ask_git  # here: Atheris sees to the imports of the process that feeds
+    from lusbook.site.footer import ask_git  # here: Atheris sees to the imports of the process that feeds
 
     cores, commit = SimpleQueue(), ask_git(PROJECT, "describe", "--always", "--exclude=*", "--dirty= with changes")
     for core in os.sched_getaffinity(0):

@@ -8,8 +8,8 @@ import pytest
 
 from lusbook.chapters import pages
 from lusbook.errors import LusbookError
-from lusbook.pdf import find_chromium
 from lusbook.settings import PROJECT
+from lusbook.site.pdf import find_chromium
 from tests import browser
 from tests.test_site import SITES
 

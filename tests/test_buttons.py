@@ -9,9 +9,9 @@ import pytest
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from lusbook import buttons
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT
+from lusbook.site import buttons
 
 ADDRESS = "https://github.com/owner/na.me"
 DROPDOWN = ":::{dropdown} Parameters\nSome.\n:::\n"
@@ -31,7 +31,7 @@ def build(tmp_path):
             notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
             nbformat.write(notebook, source / f"{name}.ipynb")
         config = {
-            "extensions": ["myst_nb", "sphinx_design", "lusbook.buttons"],
+            "extensions": ["myst_nb", "sphinx_design", "lusbook.site.buttons"],
             "html_theme": "sphinx_book_theme",
             "html_theme_options": {"launch_buttons": {"binderhub_url": "", "colab_url": ""}},
             "myst_enable_extensions": ["colon_fence"],
@@ -142,4 +142,4 @@ def test_an_address_that_is_named_wins_or_is_refused(tmp_path, monkeypatch):
 
 def test_chapters_for_colab_are_there_and_the_extension_is_named():
     assert [name for name in buttons.TRAINED if not (PROJECT / "book" / f"{name}.ipynb").exists()] == []
-    assert "- lusbook.buttons" in (PROJECT / "_config.yml").read_text()
+    assert "- lusbook.site.buttons" in (PROJECT / "_config.yml").read_text()

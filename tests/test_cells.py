@@ -2,7 +2,7 @@
 
 import pytest
 
-from lusbook import cells
+from lusbook.site import cells
 
 BEFORE = "from lusbook.settings import settings_table\nresults = ''\nper_image = runs.study(settings, results=results)"
 

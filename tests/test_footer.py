@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lusbook import footer
 from lusbook.settings import PROJECT
+from lusbook.site import footer
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
 
@@ -46,4 +46,4 @@ def test_the_footer_that_was_there_stays():
     config = SimpleNamespace(html_theme_options={"extra_footer": "Licence."})
     footer.add_version(None, config)
     assert config.html_theme_options["extra_footer"].startswith("Licence.<p>lusbook ")
-    assert "- lusbook.footer" in (PROJECT / "_config.yml").read_text()
+    assert "- lusbook.site.footer" in (PROJECT / "_config.yml").read_text()

@@ -14,11 +14,12 @@ import pandas as pd
 import pytest
 from skimage.draw import polygon2mask
 
-from lusbook import figures, interactive, interactive_site
+from lusbook import figures, interactive
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.metrics import confusion_counts, dice
 from lusbook.settings import PROJECT
+from lusbook.site import plots
 
 STATIC = PROJECT / "book" / "_static"
 CHAPTERS = {"overlays": "masks", "secondary": "thresholds", "unet": "losses", "sifa": "losses"}
@@ -177,14 +178,14 @@ def test_a_notebook_gets_the_same_bytes_in_both_forms(name):
     html = bundles[0]["text/html"]
     held = re.search(r"<script type='application/json'>(.*?)</script>", html, re.DOTALL)[1]
     assert json.loads(held) == bundles[0]["application/vnd.plotly.v1+json"]
-    assert f"id='interactive-{name}'" in html and interactive_site.SENTENCE in html
+    assert f"id='interactive-{name}'" in html and plots.SENTENCE in html
     assert not re.search(r"\b(?:src|href)=", html)
 
 
 def test_titles_cannot_end_the_data():
     spec = spec_of(FIGURES["losses"]())
     spec["data"][0]["name"] = "</script><b>&"
-    html = interactive_site.as_html(spec)
+    html = plots.as_html(spec)
     assert html.count("</script>") == 1 and "&lt;/script&gt;&lt;b&gt;&amp;" in html
 
 
@@ -192,16 +193,16 @@ def test_only_pages_with_a_figure_load_what_draws_it(tmp_path):
     app = SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html"), files=[])
     app.add_css_file = lambda file: app.files.append(file)
     app.add_js_file = lambda file, loading_method: app.files.append(f"{file} {loading_method}")
-    interactive_site.copy_plotly(app)
-    assert (tmp_path / "_static" / "plotly.min.js").read_bytes() == interactive_site.PLOTLY.read_bytes()
+    plots.copy_plotly(app)
+    assert (tmp_path / "_static" / "plotly.min.js").read_bytes() == plots.PLOTLY.read_bytes()
     for body in ({}, {"body": "<p>A page that mentions class interactive.</p>"}):
-        interactive_site.add_files(app, "page", "page.html", body, None)
+        plots.add_files(app, "page", "page.html", body, None)
     assert app.files == []
-    body = interactive_site.as_html(spec_of(FIGURES["losses"]()))
-    interactive_site.add_files(app, "page", "page.html", {"body": body}, None)
+    body = plots.as_html(spec_of(FIGURES["losses"]()))
+    plots.add_files(app, "page", "page.html", {"body": body}, None)
     assert app.files == ["interactive.css", "plotly.min.js defer", "interactive.js defer"]
     assert (STATIC / "interactive.css").exists() and (STATIC / "interactive.js").exists()
-    assert "- lusbook.interactive_site" in (PROJECT / "_config.yml").read_text()
+    assert "- lusbook.site.plots" in (PROJECT / "_config.yml").read_text()
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -215,7 +216,7 @@ def test_committed_chapters_hold_their_figure(chapter):
     ]
     assert len(held) == 1
     ((cell, data),) = held
-    assert data["text/html"] == interactive_site.as_html(data["application/vnd.plotly.v1+json"])
+    assert data["text/html"] == plots.as_html(data["application/vnd.plotly.v1+json"])
     assert f"id='interactive-{CHAPTERS[chapter]}'" in data["text/html"]
     assert cell.metadata["mystnb"]["figure"]["caption"] and cell.metadata["mystnb"]["figure"]["name"].startswith("fig-")
 
@@ -230,9 +231,9 @@ PAGE = """<!doctype html><html lang="en" data-theme="light"><head><meta charset=
 def site(tmp_path_factory):
     """A page with all three figures, and what they need."""
     folder = tmp_path_factory.mktemp("site")
-    for file in (STATIC / "interactive.css", STATIC / "interactive.js", interactive_site.PLOTLY):
+    for file in (STATIC / "interactive.css", STATIC / "interactive.js", plots.PLOTLY):
         (folder / file.name).symlink_to(file)
-    body = "".join(interactive_site.as_html(spec_of(make())) for make in FIGURES.values())
+    body = "".join(plots.as_html(spec_of(make())) for make in FIGURES.values())
     (folder / "page.html").write_text(PAGE.format(body=body))
     return folder / "page.html"
 
@@ -240,7 +241,7 @@ def site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def context():
     pytest.importorskip("playwright", reason="no playwright here; it is among the tools of make test")
-    from lusbook.pdf import find_chromium
+    from lusbook.site.pdf import find_chromium
     from tests import browser
 
     try:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from pybtex.database import Entry, Person
 
-from lusbook import markup
+from lusbook.site import markup
 
 
 def script(filename=None, **attributes):

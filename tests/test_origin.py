@@ -11,8 +11,8 @@ import pytest
 from sphinx.application import Sphinx
 
 from lusbook import chapters
-from lusbook.origin import origin_line
 from lusbook.settings import PROJECT
+from lusbook.site.origin import origin_line
 
 BEFORE = "from lusbook.settings import settings_table\nresults = ''\nper_image = runs.study(settings, results=results)"
 
@@ -54,7 +54,7 @@ def site(tmp_path_factory):
     plain = f"# Root\n\n```{{toctree}}\nbook/unet\n```\n\n{runs}\n\n```{{eval-rst}}\n{functions}\n```\n"
     (source / "index.md").write_text(plain)
     options = {
-        "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "lusbook.origin"],
+        "extensions": ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "lusbook.site.origin"],
         "nb_execution_mode": "off",
         "nb_render_markdown_format": "myst",
         "numfig": True,
@@ -170,8 +170,9 @@ def test_every_displayed_equation_has_a_label():
 
 def test_every_module_is_on_one_reference_page():
     text = "".join(path.read_text() for path in (PROJECT / "book").glob("reference-*.md"))
-    listed = re.findall(r"automodule:: lusbook\.(\w+)$", text, re.MULTILINE)
-    modules = {path.stem for path in (PROJECT / "lusbook").glob("*.py")} - {"__init__"} | {"backend"}
-    assert sorted(listed) == sorted(modules)
+    listed = re.findall(r"automodule:: lusbook\.([\w.]+)$", text, re.MULTILINE)
+    files = [path for folder in ("", "site") for path in (PROJECT / "lusbook" / folder).glob("[!_]*.py")]
+    modules = [".".join(path.relative_to(PROJECT / "lusbook").with_suffix("").parts) for path in files]
+    assert sorted(listed) == sorted([*modules, "backend"])
     pages = {path.stem for path in chapters.pages()}
     assert {path.stem for path in (PROJECT / "book").glob("reference*.md")} <= pages

@@ -7,10 +7,10 @@ import pytest
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
-from lusbook import pdf
 from lusbook.boxes import FOLDED
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT
+from lusbook.site import pdf
 
 FRONT = "# Front\n\nSee {doc}`one` and {ref}`end`.\n\n```{toctree}\none\ntwo\nreference\n```\n\n## Runs\n"
 ONE = "# One\n\n$x^2$\n\n## Runs\n\n```{code-block} python\nprint(1)\n```\n"

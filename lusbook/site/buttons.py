@@ -13,8 +13,8 @@ from docutils import nodes
 from sphinx_design.dropdown import dropdown_main
 
 from lusbook.errors import LusbookError
-from lusbook.footer import ask_git
 from lusbook.settings import PROJECT
+from lusbook.site.footer import ask_git
 
 TRAINED = ("unet", "sifa", "experiments", "results", "rivals", "dose-response", "real")  # their runs want a GPU
 HOSTED = re.compile(r"(?:https://|ssh://git@|git@)(git(?:hub|lab)\.com)[/:]([\w.-]+/[\w.-]+?)(?:\.git)?/?")

@@ -43,7 +43,7 @@ def functions(module):
     functions : dict of str to str
         By name: where it is defined, as ``module.function``.
     """
-    path = Path(__file__).parent / f"{module}.py"
+    path = Path(__file__).parents[1] / f"{module}.py"
     if not path.exists():
         return {}
     tree = ast.parse(path.read_text(encoding="utf-8"))

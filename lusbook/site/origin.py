@@ -11,7 +11,7 @@ from sphinx.ext.viewcode import viewcode_anchor
 from sphinx.transforms import SphinxTransform
 
 from lusbook.boxes import ALONE, SHOWN
-from lusbook.cells import TRAININGS, makers
+from lusbook.site.cells import TRAININGS, makers
 
 TABLE = "tab-"  # names of figures that are tables begin so
 RUNS = "tab-runs"  # the table of runs, on the status page
@@ -45,13 +45,13 @@ def origin_line(calls, study, page, folders=(), others=False):
     Parameters
     ----------
     calls : list of str
-        As :func:`lusbook.cells.makers` gives them.
+        As :func:`lusbook.site.cells.makers` gives them.
     study : str or None
         Without one no runs are named.
     page : str
         Path of the page from the root of the book, without suffix.
     folders : list of str
-        Folders of the study that were read, as :func:`lusbook.cells.makers` gives them.
+        Folders of the study that were read, as :func:`lusbook.site.cells.makers` gives them.
     others : bool
         Whether runs of other studies were read besides.
 

@@ -1,6 +1,6 @@
 """The whole book as one PDF: Sphinx's single page, made ready for paper and printed by Chromium.
 
-``python -m lusbook.pdf FOLDER PDF`` takes what Sphinx's builder ``singlehtml`` wrote; ``make pdf`` does both.
+``python -m lusbook.site.pdf FOLDER PDF`` takes what Sphinx's builder ``singlehtml`` wrote; ``make pdf`` does both.
 """
 
 import os
@@ -253,7 +253,7 @@ def write_pdf(folder, pdf):
 def main():
     """Command line."""
     if len(sys.argv) != 3:
-        sys.exit("usage: python -m lusbook.pdf FOLDER PDF")
+        sys.exit("usage: python -m lusbook.site.pdf FOLDER PDF")
     try:
         pages = write_pdf(*sys.argv[1:])
     except LusbookError as error:
