@@ -608,8 +608,8 @@ def side_by_side():
 def test_sequential_updates_equal_the_plain_build_s(side_by_side):
     # Rounding grows: bounds of what it grows to, on processors of two makes. Simultaneous updates part at once:
     # losses by up to 6e-4 in the first iteration and 5e-3 in the second, images by 0.04, the encoder's moves by 0.26.
-    bounds = zip((1e-4, 1e-3, 1e-2), (0.1, 0.15, 0.25), strict=True)
-    for (image, move), (found, expected, ours, theirs) in zip(bounds, side_by_side.rounds, strict=True):
+    bounds = zip((1e-4, 1e-3, 1e-2), (0.02, 0.1, 0.25), (0.1, 0.15, 0.25), strict=True)
+    for (image, most, deep), (found, expected, ours, theirs) in zip(bounds, side_by_side.rounds, strict=True):
         assert found.keys() == expected.keys()
         for name in found.keys() - {"fake_a", "fake_b"}:
             assert float(found[name]) == pytest.approx(float(expected[name]), rel=2e-4), name
@@ -617,7 +617,7 @@ def test_sequential_updates_equal_the_plain_build_s(side_by_side):
             assert distance([found[name]], [expected[name]]) <= image, name
         for name, old in side_by_side.start.items():
             moves = ([new - x for new, x in zip(side[name], old, strict=True)] for side in (ours, theirs))
-            assert distance(*moves) <= move, name
+            assert distance(*moves) <= (deep if name in ("generator", "decoder") else most), name
 
 
 @on_tensorflow
