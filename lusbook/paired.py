@@ -11,6 +11,12 @@ from statsmodels.stats.multitest import multipletests
 from lusbook.statistics import LEVEL
 
 EXACT = 2**14  # assignments of signs up to which all are tried: 14 patients
+AT_ONCE = 2**20  # signs in memory, of assignments times patients
+
+
+def _permutations(differences):
+    """Options of SciPy: how many assignments, how many of them at once, and where random ones start."""
+    return {"n_resamples": EXACT, "batch": max(1, AT_ONCE // len(differences)), "rng": 0}
 
 
 def sign_flip_test(differences):
@@ -35,7 +41,7 @@ def sign_flip_test(differences):
     differences = np.asarray(differences, float)
     if len(differences) < 2:
         return np.nan
-    options = {"permutation_type": "samples", "vectorized": True, "n_resamples": EXACT, "rng": 0}
+    options = {"permutation_type": "samples", "vectorized": True, **_permutations(differences)}
     return float(stats.permutation_test((differences,), np.mean, **options).pvalue)
 
 
@@ -52,7 +58,7 @@ def signed_rank_test(differences):
     differences = np.asarray(differences, float)
     if len(differences) < 2:
         return np.nan
-    return float(stats.wilcoxon(differences, method=stats.PermutationMethod(n_resamples=EXACT, rng=0)).pvalue)
+    return float(stats.wilcoxon(differences, method=stats.PermutationMethod(**_permutations(differences))).pvalue)
 
 
 def smallest_p(n):

@@ -44,11 +44,14 @@ def test_signs_and_scale():
         assert np.isnan(test([0.3])) and np.isnan(test([]))
 
 
-def test_more_patients_than_all_assignments_are_drawn_alike():
+def test_more_patients_than_all_assignments_are_drawn_alike(monkeypatch):
     differences = np.random.default_rng(5).normal(0.3, 1, 30)
     p = paired.sign_flip_test(differences)
     assert p == paired.sign_flip_test(differences)
     assert p == pytest.approx(stats.ttest_1samp(differences, 0).pvalue, abs=0.02)
+    ranks = paired.signed_rank_test(differences)
+    monkeypatch.setattr(paired, "AT_ONCE", 1000)  # of 30 times 16384: memory is bounded, and nothing else changes
+    assert (paired.sign_flip_test(differences), paired.signed_rank_test(differences)) == (p, ranks)
 
 
 @pytest.mark.parametrize("n", range(2, 9))
