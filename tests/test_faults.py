@@ -26,14 +26,14 @@ CONTROL_GROUPS = Path("/sys/fs/cgroup/memory")
 DONE = re.compile(r"^run .*? of \d+  (.*?)  iteration (\d+)/\2 ", re.MULTILINE)  # the line at the end of a training
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # a worker that takes tests of other files in between keeps it
 def study(tmp_path_factory):
     """Settings of a study in seconds, as assignments and as an object."""
     set_ = [f"cohorts={write_manifest(tmp_path_factory.mktemp('cohort'), 32)}", "image_size=16"]
     return set_, make_settings("smoke", **dict(assignment.split("=") for assignment in set_))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def undisturbed(study, tmp_path_factory):
     """All runs of a study that nothing happened to, computed in one process."""
     results = tmp_path_factory.mktemp("undisturbed")
