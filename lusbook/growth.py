@@ -122,6 +122,5 @@ def inputs_table(content):
     rows[["reader", "kind"]] = rows["name"].str.rsplit(", ", n=1).tolist()
     wide = rows.pivot(index="reader", columns="kind", values="median").loc[list(dict.fromkeys(rows["reader"]))]
     wide.loc["all"] = wide.sum()
-    names = {"inputs": "inputs", "result": "read", "refused": "refused"}
-    wide = wide[[*names, "mishandled"]].rename(columns=names).rename_axis(index=None, columns=None)
-    return wide.map("{:,.0f}".format)
+    wide = wide[["inputs", "result", "refused", "mishandled"]].rename(columns={"result": "read"})
+    return wide.rename_axis(index=None, columns=None).map("{:,.0f}".format)

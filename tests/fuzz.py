@@ -41,6 +41,7 @@ MEMORY = 2 * 2**30  # bytes
 FOLDERS = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory: a disk takes longer than most readers
 NO_MEMORY = os.strerror(errno.ENOMEM)  # as a decoder says it
 KINDS = ("inputs", "result", "refused", "mishandled")
+COUNTS = struct.Struct(f"{len(KINDS)}qd")  # of inputs by kind, and the seconds of the slowest
 LONGEST = 1000  # characters of an error, beside twice those of the input
 READABLE = tuple({str(PROJECT), sys.prefix, sys.base_prefix, "/usr", "/proc", "/sys", "/dev/null"})
 FORBIDDEN = {"pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect"}
@@ -337,7 +338,7 @@ def fuzz_one(name, runs, seconds, seed, folder):
         (corpus / f"seed-{number}").write_bytes(data)
     gc.freeze()  # a million objects of libraries
     resource.setrlimit(resource.RLIMIT_DATA, (2 * MEMORY, resource.RLIM_INFINITY))  # then NumPy raises
-    counts = [0, 0, 0, 0]
+    counts = dict.fromkeys(KINDS, 0)
     slowest, file = 0.0, os.open(folder / "counts", os.O_RDWR | os.O_CREAT, 0o600)
 
     def feed(data):
@@ -345,11 +346,11 @@ def fuzz_one(name, runs, seconds, seed, folder):
         start = time.process_time()
         found = outcome(target, data)
         slowest = max(slowest, time.process_time() - start)
-        kind = KINDS.index(found) if found in KINDS else 3
-        counts[0] += 1
+        kind = found if found in KINDS else "mishandled"
+        counts["inputs"] += 1
         counts[kind] += 1
-        os.pwrite(file, struct.pack("4qd", *counts, slowest), 0)
-        if kind == 3:
+        os.pwrite(file, COUNTS.pack(*counts.values(), slowest), 0)
+        if kind == "mishandled":
             keep(folder, data, found)
         if int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize() > MEMORY:
             os._exit(0)  # code that Atheris watches leaks; another process goes on, where an input may take as much
@@ -385,7 +386,7 @@ def fuzz_apart(name, runs, seconds, seed, core, kept=KEPT):
     for old in (*folder.glob("finding*"), *folder.glob("died-*")):
         old.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    total, slowest, begun, died, start = [0, 0, 0, 0], 0.0, 0, 0, time.monotonic()
+    total, slowest, begun, died, start = [0] * len(KINDS), 0.0, 0, 0, time.monotonic()
     while total[0] < runs and died < 20 and (left := int(seconds - (time.monotonic() - start))) > 0:
         (folder / "counts").unlink(missing_ok=True)
         begun += 1
@@ -397,12 +398,13 @@ def fuzz_apart(name, runs, seconds, seed, core, kept=KEPT):
             done = subprocess.run(command, cwd=PROJECT, env=environment, stdout=log, stderr=log)
         if not (folder / "counts").exists():
             raise SystemExit(f"fuzz {name}: did not start; see {folder / 'log'}")
-        *counts, slow = struct.unpack("4qd", (folder / "counts").read_bytes())
+        *counts, slow = COUNTS.unpack((folder / "counts").read_bytes())
         total, slowest = [a + b for a, b in zip(total, counts, strict=True)], max(slowest, slow)
         if done.returncode:
             died += 1
             keep(folder, b"", f"the process ended with status {done.returncode}; see {folder / 'log'} and died-*")
-    counts = dict(zip(KINDS, total, strict=True)) | {"mishandled": total[3] + died}
+    counts = dict(zip(KINDS, total, strict=True))
+    counts["mishandled"] += died
     return {"seed": seed, "seconds": round(time.monotonic() - start), "slowest": round(slowest, 3), **counts}
 
 
