@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
+from itertools import product
 from types import SimpleNamespace
 from typing import Annotated
 from unittest.mock import Mock, patch
@@ -62,63 +64,68 @@ def metrics(count, limit):
     return spent + time.process_time() - begin, count
 
 
-def study_table(count):
-    """Per-image table as a study's: every experiment on every image, with as many patients to an image as the paper."""
+def tested_images(count):
+    """Images of a study, with as many patients to an image as the paper."""
     import pandas as pd
 
-    from lusbook.experiments import EXPERIMENTS, FOLDS
+    from lusbook.experiments import FOLDS
     from lusbook.phantom import PLAN
 
-    rng, parts, size = np.random.default_rng(0), [], SIDE * SIDE
+    parts = []
     plan = [(name, fold, number) for name, folds in PLAN.items() for fold in FOLDS for number in folds[fold]]
     copies = max(1, round(count / sum(number for *_, number in plan)))
     for name, fold, number in plan:
         patients = [f"{name}-{fold}-{number}-{copy}" for copy in range(copies)]
         parts.append({"cohort": name, "fold": fold, "patient": np.repeat(patients, number)})
     images = pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True)
-    images = images.iloc[np.linspace(0, len(images) - 1, count).astype(int)].assign(image=np.arange(count))
-    rows = []
-    for experiment in EXPERIMENTS.values():
+    return images.iloc[np.linspace(0, len(images) - 1, count).astype(int)].assign(image=np.arange(count))
+
+
+def write(count, root):
+    """Write the runs of a study, every experiment on every image, as a study leaves them."""
+    import pandas as pd
+
+    from lusbook import store
+    from lusbook.experiments import EXPERIMENTS
+    from lusbook.settings import make_settings
+
+    start, rng, size, settings = time.process_time(), np.random.default_rng(0), SIDE * SIDE, make_settings("smoke")
+    for (fold, images), experiment in product(tested_images(count).groupby("fold"), EXPERIMENTS.values()):
+        rows = []
         for route in ("direct", "translated") if experiment.method == "sifa" else ("direct",):
             part = images if route == "direct" else images[images["cohort"].isin(experiment.source)]
             tp, fp, fn = (rng.integers(1, size // 8, len(part)) for _ in range(3))
             values = {"tp": tp, "fp": fp, "fn": fn, "tn": size - tp - fp - fn, "dice": 2 * tp / (2 * tp + fp + fn)}
             values |= {"sensitivity": tp / (tp + fn), "specificity": values["tn"] / (values["tn"] + fp)}
-            rows.append(part.assign(experiment=experiment.name, route=route, **values))
-    return pd.concat(rows, ignore_index=True)
+            rows.append(part.drop(columns="fold").assign(route=route, **values))
+        folder = store.run_folder(experiment.name, fold, settings, root)
+        folder.mkdir(parents=True)
+        outcome = {"tables": {"per_image": pd.concat(rows)}, "overlays": {}, "weights": [], "machine": {}}
+        store.write(folder, {"data": {"images": str(count)}}, outcome, settings, 0.0)
+    return time.process_time() - start, count
 
 
 def tables(count, limit):
-    """The tables of a study, with the tests of section 3."""
+    """The tables of a study, with the tests of section 3; reading the runs is part of it, as of what follows."""
     from lusbook import patients, statistics
     from lusbook import tables as made
 
-    table = study_table(count)
-    start = time.process_time()
-    for make in (made.table1, made.table2, made.route_table, made.fold_table, patients.empty_masks):
-        make(table)
-    statistics.section3_tests(table)
-    return time.process_time() - start, count
+    makers = (made.table1, made.table2, made.route_table, made.fold_table)
+    return timed(count, *makers, patients.empty_masks, statistics.section3_tests)
 
 
 def tests(count, limit):
     """The paired tests over patients; their permutations have a bound, and their number of patients grows."""
     from lusbook.patients import compare_patients
 
-    table = study_table(count)
-    start = time.process_time()
-    compare_patients(table)
-    return time.process_time() - start, count
+    return timed(count, compare_patients)
 
 
 def bootstrap(count, limit):
     """Means of all experiments with their intervals over patients."""
     from lusbook.patients import image_means
 
-    table = study_table(count)
-    start = time.process_time()
-    image_means(table)
-    return time.process_time() - start, count
+    return timed(count, image_means)
 
 
 def figure(count, limit):
@@ -127,11 +134,21 @@ def figure(count, limit):
 
     from lusbook import figures
 
-    table = study_table(count)
     figures.use_style()
-    start = time.process_time()
-    figures.dice_distribution(table).savefig(io.BytesIO(), format="png")
-    return time.process_time() - start, count
+    return timed(count, lambda runs: figures.dice_distribution(runs).savefig(io.BytesIO(), format="png"))
+
+
+def timed(count, *makers):
+    """Seconds of what is made from a study of so many images, and their number; another process writes the study."""
+    from lusbook import runs
+    from lusbook.settings import make_settings
+
+    with tempfile.TemporaryDirectory() as root:
+        alone("write", count, root)
+        study, start = runs.readers(make_settings("smoke"), root), time.process_time()
+        for make in makers:
+            make(study)
+        return time.process_time() - start, count
 
 
 def held(count, limit):
@@ -157,21 +174,21 @@ def held(count, limit):
 PARTS = {part.__name__: part for part in (phantom, metrics, tables, tests, bootstrap, figure)}
 
 
-def alone(name, count, limit):
+def alone(name, count, last):
     """What a part's own process answers: seconds, images, peak of memory (GiB)."""
     path = os.pathsep.join([str(common.PROJECT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    command = [sys.executable, __file__, "--one", json.dumps([name, count, limit])]
+    command = [sys.executable, __file__, "--one", json.dumps([name, count, last])]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name}, {count} images: {done.stderr.strip()[-1500:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def here(name, count, limit):
+def here(name, count, last):
     """What :func:`alone` gives, of this process: its peak of memory is that of all it ever did."""
     from lusbook.estimate import peak_memory
 
-    seconds, images = (PARTS | {"held": held})[name](count, limit)
+    seconds, images = (PARTS | {"held": held, "write": write})[name](count, last)
     return {"seconds": seconds, "images": images, "peak": peak_memory()}
 
 

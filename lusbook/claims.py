@@ -10,9 +10,9 @@ import pandas as pd
 
 from lusbook import dose, response
 from lusbook.errors import LusbookError, MissingData
-from lusbook.patients import image_pairs
+from lusbook.rows import by_run, image_pairs
 from lusbook.statistics import bootstrap_ci
-from lusbook.tables import NO_VALUE, default_route, load_published, pair_index, titles, with_interval
+from lusbook.tables import NO_VALUE, load_published, pair_index, titles, with_interval
 
 #: Dice below which a difference counts as none. Ours; the paper states none.
 MARGIN = 0.05
@@ -148,7 +148,7 @@ def compare(per_image, statements=None, comparisons=None, n_resamples=2000, seed
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study, all routes.
     statements, comparisons : pandas.DataFrame, optional
         Default: the paper's, see :func:`load_claims`.
@@ -167,9 +167,9 @@ def compare(per_image, statements=None, comparisons=None, n_resamples=2000, seed
     check_claims(statements, comparisons)
     means = load_published("table1").set_index(["experiment", "cohort"])["dice_mean"]
     rules = statements.set_index("id")["rule"]
-    chosen, rows = default_route(per_image), []
+    runs, rows = by_run(per_image), []
     for row in comparisons.itertuples(index=False):
-        pairs = image_pairs(chosen, row.experiment, row.reference, row.cohort)
+        pairs = image_pairs(runs, row.experiment, row.reference, row.cohort).dropna()
         found = (pairs[row.experiment] - pairs[row.reference]).groupby("patient").agg(["mean", "size"])
         low, high = np.nan, np.nan
         if len(found):

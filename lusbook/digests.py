@@ -65,6 +65,12 @@ def short_digest(data):
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def file_digest(path):
+    """As :func:`short_digest`, of the bytes of a file, which are not held."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 @cache
 def processor():
     """Name of the processor: with the same code and seed, another may round differently.

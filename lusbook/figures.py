@@ -4,13 +4,16 @@ import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
-from matplotlib import ticker
+from matplotlib import cbook, ticker
 from skimage.transform import resize
 
 from lusbook import phantom
 from lusbook.experiments import EXPERIMENTS, FOLDS
+from lusbook.patients import patient_means
 from lusbook.real import PERCENTILE
+from lusbook.rows import by_run, sample
 from lusbook.tables import set_title, titles
 
 COHORT_NAMES = titles("cohorts")
@@ -155,14 +158,27 @@ def snapshot_curves(snapshots, target):
 
 
 def dice_distribution(per_image):
-    """Dice of every test image, by method and cohort, with the mean of each patient."""
-    order = [name for name in EXPERIMENTS if name in set(per_image["experiment"])]
+    """Dice of every test image, by method and cohort, with the mean of each patient.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame or dict of callable
+        Of a study; the default route counts.
+    """
+    runs = by_run(per_image)
+    patients = patient_means(runs)
+    boxes = []  # the five numbers of each box have the same box as all images have
+    for experiment, cohort in patients[["experiment", "cohort"]].drop_duplicates().itertuples(index=False, name=None):
+        (box,) = cbook.boxplot_stats(sample(runs, experiment, cohort)["dice"])
+        ends = [box[name] for name in ("whislo", "q1", "med", "q3", "whishi")]
+        boxes.append(pd.DataFrame({"experiment": experiment, "cohort": cohort, "dice": ends}))
+    order = [name for name in EXPERIMENTS if name in set(patients["experiment"])]
     names = titles("names")
     figure, ax = plt.subplots(figsize=(9, 0.75 * len(order) + 1.2), layout="constrained")
     options = {"y": "experiment", "x": "dice", "hue": "cohort", "order": order, "hue_order": list(COHORT_NAMES)}
-    sns.boxplot(per_image, palette=PALETTE, fliersize=0, linewidth=1, ax=ax, boxprops={"alpha": 0.6}, **options)
-    patients = per_image.groupby(["experiment", "cohort", "patient"], as_index=False)["dice"].mean()
-    sns.stripplot(patients, palette=PALETTE, dodge=True, jitter=False, size=5, linewidth=0.6, ax=ax, **options)
+    options |= {"palette": PALETTE, "ax": ax}
+    sns.boxplot(pd.concat(boxes), fliersize=0, linewidth=1, boxprops={"alpha": 0.6}, **options)
+    sns.stripplot(patients, dodge=True, jitter=False, size=5, linewidth=0.6, **options)
     ax.set(xlabel="Dice of test images (boxes) and of patients (dots)", ylabel="", xlim=(0, 1))
     ax.set_yticks(range(len(order)), [names.get(name, name) for name in order])
     handles, _ = ax.get_legend_handles_labels()

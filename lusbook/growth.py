@@ -6,8 +6,6 @@ import pandas as pd
 from lusbook.performance import machine_of, significant
 from lusbook.tables import NO_VALUE
 
-STREAMED = ("phantom", "metrics")  # parts whose memory must not grow with images
-
 
 def measured_parts(content):
     """Cost and memory of each part at each number of images.
@@ -48,10 +46,11 @@ def texts(content):
     -------
     texts : dict of str
         ``asked`` and ``simulated`` (frames), ``worst`` (greatest cost of an image at the most images over that at the
-        fewest) and ``part`` (whose it is), ``streamed`` (growth of the peak of memory of what streams, GiB), ``kept``
-        and ``held`` (kB an image), ``cores``, ``processor``, ``memory``.
+        fewest) and ``part`` (whose it is), ``grown`` (GiB by which the peak of memory of a part other than ``held``
+        grows at most) and ``grows`` (which part), ``kept`` and ``held`` (kB an image), ``cores``, ``processor``,
+        ``memory``.
     """
-    names = ("asked", "simulated", "worst", "part", "streamed", "kept", "held", "cores", "processor", "memory")
+    names = ("asked", "simulated", "worst", "part", "grown", "grows", "kept", "held", "cores", "processor", "memory")
     if content is None:
         return dict.fromkeys(names, "(not measured)")
     parts, machine = measured_parts(content), machine_of(content)
@@ -60,7 +59,7 @@ def texts(content):
     frames = parts[parts["part"] == "phantom"].iloc[-1]
     values = (
         *(f"{frames[key]:,}" for key in ("asked", "images")),
-        *(significant(ratios.max()), ratios.idxmax(), significant(max(grown[name] for name in STREAMED))),
+        *(significant(ratios.max()), ratios.idxmax(), significant(grown.max()), grown.idxmax()),
         *(significant(memory_an_image(parts, name) * 2**30 / 1e3) for name in ("tables", "held")),
         *(str(machine[key]) for key in ("usable_cores", "processor", "memory_gib")),
     )

@@ -11,11 +11,11 @@ from scipy import stats
 from lusbook.errors import LusbookError
 from lusbook.metrics import dice
 from lusbook.paired import cohens_dz, holm, rank_biserial, sign_flip_test, signed_rank_test, smallest_p
-from lusbook.statistics import IMAGE, bootstrap_ci
+from lusbook.rows import by_run, each_part, image_pairs, matched, one_table, sample
+from lusbook.statistics import bootstrap_ci
 from lusbook.tables import (
-    default_route,
+    dice_table,
     load_published,
-    metric_table,
     p_text,
     pair_index,
     paper_order,
@@ -24,6 +24,7 @@ from lusbook.tables import (
 )
 
 TESTS = {"permutation": "sign flips", "wilcoxon": "Wilcoxon"}
+EMPTY_COUNTS = ("images", "empty_label", "empty_prediction", "both_empty")
 EMPTY_RULES = {"one": 1.0, "zero": 0.0, "left_out": np.nan}  # Dice of an image whose label and prediction are empty
 
 
@@ -32,7 +33,7 @@ def patient_means(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
 
     Returns
@@ -41,8 +42,12 @@ def patient_means(per_image):
         One row an experiment and patient: experiment, cohort, fold, patient, ``dice`` (mean over the patient's test
         images) and ``images``.
     """
-    grouped = default_route(per_image).groupby(["experiment", "cohort", "fold", "patient"], sort=False)["dice"]
-    return grouped.agg(dice="mean", images="count").reset_index()
+    key = ["experiment", "cohort", "fold", "patient"]
+    parts = (rows.groupby(key, sort=False)["dice"].agg(total="sum", images="count") for rows in each_part(per_image))
+    sums = one_table((part.reset_index() for part in parts), [*key, "total", "images"])
+    sums = sums.groupby(key, sort=False, as_index=False).sum()
+    sums.insert(len(key), "dice", sums.pop("total") / sums["images"])
+    return sums
 
 
 def compare_patients(per_image, claims=None, n_resamples=2000):
@@ -50,7 +55,7 @@ def compare_patients(per_image, claims=None, n_resamples=2000):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
     claims : pandas.DataFrame, optional
         Columns better, worse, cohort; default: the paper's. All of them together are the family that Holm's
@@ -81,36 +86,17 @@ def compare_patients(per_image, claims=None, n_resamples=2000):
             f"{list(claims.columns)}"
         )
     means = load_published("table1").set_index(["experiment", "cohort"])["dice_mean"]
-    chosen, rows = default_route(per_image), []
+    runs, rows = by_run(per_image), []
     for claim in claims.itertuples():
         published = [means.get((name, claim.cohort), np.nan) for name in (claim.better, claim.worse)]
         row = {"better": claim.better, "worse": claim.worse, "cohort": claim.cohort}
         row["published"] = published[0] - published[1]
-        pairs = image_pairs(chosen, claim.better, claim.worse, claim.cohort)
+        pairs = image_pairs(runs, claim.better, claim.worse, claim.cohort).dropna()
         difference = (pairs[claim.better] - pairs[claim.worse]).groupby(["fold", "patient"], sort=False).mean()
         row |= {"patients": len(difference), "images": len(pairs), "r": pairs.corr().iloc[0, 1]}
         rows.append(row | _describe(difference.to_numpy(), n_resamples))
     compared = pd.DataFrame(rows)
     return compared.assign(**{f"holm_{test}": holm(compared[f"p_{test}"]) for test in TESTS})
-
-
-def image_pairs(chosen, experiment, reference, cohort):
-    """Dice of two experiments on each test image that both have.
-
-    Parameters
-    ----------
-    chosen : pandas.DataFrame
-        One route for each image, see :func:`lusbook.tables.default_route`.
-    experiment, reference, cohort : str
-
-    Returns
-    -------
-    pairs : pandas.DataFrame
-        By cohort, fold, patient and image: a column for each experiment; empty when either was not run.
-    """
-    rows = chosen[(chosen["cohort"] == cohort) & chosen["experiment"].isin([experiment, reference])]
-    wide = rows.pivot(index=IMAGE, columns="experiment", values="dice")
-    return wide.reindex(columns=[experiment, reference]).dropna()
 
 
 def _describe(differences, n_resamples):
@@ -134,7 +120,7 @@ def averages(per_image, n_resamples=2000):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
     n_resamples : int
 
@@ -146,13 +132,11 @@ def averages(per_image, n_resamples=2000):
         (over the means of patients) and ``pooled`` (Dice of the summed counts of pixels), each with ``*_low`` and
         ``*_high``, 95 % by bootstrap over patients.
     """
-    rows = default_route(per_image)
-    groups = dict(iter(rows.groupby(["experiment", "cohort"])))
-    table = []
-    for key in metric_table(rows, "dice")[["experiment", "cohort"]].itertuples(index=False, name=None):
-        images = groups[key]
-        means = patient_means(images)
-        row = {"experiment": key[0], "cohort": key[1], "patients": len(means), "images": len(images)}
+    runs, table = by_run(per_image), []
+    for experiment, cohort in dice_table(runs)[["experiment", "cohort"]].itertuples(index=False, name=None):
+        images = sample(runs, experiment, cohort, ["dice", "tp", "fp", "fn"])
+        means = images.groupby(["fold", "patient"], as_index=False)["dice"].mean()
+        row = {"experiment": experiment, "cohort": cohort, "patients": len(means), "images": len(images)}
         for unit, values in {"image": images, "patient": means}.items():
             for name, statistic in {"mean": np.mean, "median": np.median}.items():
                 estimate, value = statistic(values["dice"]), values["dice"]
@@ -164,11 +148,11 @@ def averages(per_image, n_resamples=2000):
 
 
 def image_means(per_image, n_resamples=2000):
-    """Mean Dice over images, with an interval over patients: part of :func:`averages`, in a fifth of the time.
+    """Mean Dice over images, with an interval over patients: part of :func:`averages`, in a fraction of the time.
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
     n_resamples : int
 
@@ -177,13 +161,19 @@ def image_means(per_image, n_resamples=2000):
     means : pandas.DataFrame
         One row an experiment and cohort: experiment, cohort, ``mean``, ``mean_low``, ``mean_high`` (95 %).
     """
-    groups = default_route(per_image).groupby(["experiment", "cohort"], sort=False)
+    groups = patient_means(per_image).groupby(["experiment", "cohort"], sort=False)
     rows = [
         {"experiment": experiment, "cohort": cohort}
-        | _with_ends("mean", images["dice"].mean(), images["dice"], images["patient"], np.mean, n_resamples)
-        for (experiment, cohort), images in groups
+        | _with_ends("mean", _weighted(values), values, patients, _weighted, n_resamples)
+        for (experiment, cohort), means in groups
+        for values, patients in [(means[["dice", "images"]].to_numpy(float), means["patient"])]
     ]
     return pd.DataFrame(rows, columns=["experiment", "cohort", "mean", "mean_low", "mean_high"])
+
+
+def _weighted(means):
+    """Mean over images from those of patients, shape (n, 2): mean, images."""
+    return float(np.average(means[:, 0], weights=means[:, 1]))
 
 
 def _pooled(counts):
@@ -196,7 +186,7 @@ def empty_masks(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
 
     Returns
@@ -207,17 +197,20 @@ def empty_masks(per_image):
         count as 1 (``one``, the rule here), as 0 (``zero``) or not at all (``left_out``; NaN when nothing is left).
         A prediction that is empty where the label is not has a Dice of 0 under every rule.
     """
-    rows = default_route(per_image)
-    empty = (rows["tp"] + rows["fp"] + rows["fn"]) == 0
-    rows = rows.assign(
-        empty_label=(rows["tp"] + rows["fn"]) == 0, empty_prediction=(rows["tp"] + rows["fp"]) == 0, both_empty=empty
-    )
-    rows = rows.assign(**{rule: rows["dice"].mask(empty, value) for rule, value in EMPTY_RULES.items()})
-    counts = {name: (name, "sum") for name in ("empty_label", "empty_prediction", "both_empty")}
-    means = {rule: (rule, "mean") for rule in EMPTY_RULES}
-    table = rows.groupby(["experiment", "cohort"]).agg(images=("dice", "size"), **counts, **means)
-    order = metric_table(rows, "dice")[["experiment", "cohort"]]
-    return order.merge(table.reset_index(), on=["experiment", "cohort"])
+    key = ["experiment", "cohort"]
+    table = one_table(map(_empty, each_part(per_image)), [*key, *EMPTY_COUNTS, *EMPTY_RULES]).groupby(key).sum()
+    left = {"one": table["images"], "zero": table["images"], "left_out": table["images"] - table["both_empty"]}
+    for rule, images in left.items():
+        table[rule] /= images.where(images > 0)
+    return table.reset_index().sort_values(key, key=paper_order, ignore_index=True)
+
+
+def _empty(rows):
+    """Images of one part of a run that the rule for empty masks concerns, and the sum of Dice under each rule."""
+    label, prediction = rows["tp"] + rows["fn"] == 0, rows["tp"] + rows["fp"] == 0
+    counts = dict(zip(EMPTY_COUNTS, (1, label, prediction, label & prediction), strict=True))
+    sums = {rule: rows["dice"].mask(label & prediction, value) for rule, value in EMPTY_RULES.items()}
+    return rows[["experiment", "cohort"]].assign(**counts, **sums).groupby(["experiment", "cohort"]).sum().reset_index()
 
 
 def spreads(per_seed, n_resamples=2000, level=0.95):
@@ -248,7 +241,7 @@ def spreads(per_seed, n_resamples=2000, level=0.95):
     names = sorted(set(per_seed["experiment"]))
     if len(names) != 1:
         raise LusbookError(f"seeds: expected runs of one experiment, received {names}")
-    rows = pd.concat([default_route(run) for _, run in per_seed.groupby("seed")])
+    rows = pd.concat([part for _, run in per_seed.groupby("seed") for part in each_part(run)])
     return pd.DataFrame([_spread(rows[rows["cohort"] == cohort], n_resamples, level) for cohort in titles("cohorts")])
 
 
@@ -280,8 +273,8 @@ def repeats(first, again):
 
     Parameters
     ----------
-    first, again : pandas.DataFrame
-        Per-image tables; experiments that one of them lacks are left out. The default route counts.
+    first, again : pandas.DataFrame or dict of callable
+        Rows of two studies; experiments that one of them lacks are left out. The default route counts.
 
     Returns
     -------
@@ -294,17 +287,19 @@ def repeats(first, again):
     LusbookError
         When an experiment was not tested on the same images.
     """
-    rows = pd.concat([default_route(first).assign(time="first"), default_route(again).assign(time="again")])
-    wide = rows.pivot(index=["experiment", *IMAGE], columns="time", values="dice").reindex(columns=["first", "again"])
-    wide = wide.groupby("experiment").filter(lambda pairs: pairs.notna().any().all())
-    if wide.isna().any(axis=None):
-        where = wide.index[wide.isna().any(axis=1)][0]
-        raise LusbookError(f"repeats: expected the same images twice, received {where} once")
-    wide["difference"] = (wide["again"] - wide["first"]).abs()
-    named = {"images": ("first", "size"), "equal": ("difference", lambda values: (values == 0).sum())}
-    named |= {name: (name, "mean") for name in ("first", "again")} | {"largest": ("difference", "max")}
-    table = wide.groupby(["experiment", "cohort"]).agg(**named).reset_index()
-    return table.sort_values(["experiment", "cohort"], key=paper_order, ignore_index=True)
+    key, studies = ["experiment", "cohort"], {"first": by_run(first), "again": by_run(again)}
+    tested = pd.concat([dice_table(runs)[key] for runs in studies.values()]).drop_duplicates()
+    both = set.intersection(*({name for name, _ in runs} for runs in studies.values()))
+    rows = []
+    for experiment, cohort in tested[tested["experiment"].isin(both)].itertuples(index=False, name=None):
+        pairs = matched({time: sample(runs, experiment, cohort) for time, runs in studies.items()})
+        if pairs.isna().any(axis=None):
+            where = (experiment, cohort, *pairs.index[pairs.isna().any(axis=1)][0])
+            raise LusbookError(f"repeats: expected the same images twice, received {where} once")
+        difference = (pairs["again"] - pairs["first"]).abs()
+        row = {"experiment": experiment, "cohort": cohort, "images": len(pairs), "equal": int((difference == 0).sum())}
+        rows.append(row | pairs.mean().to_dict() | {"largest": difference.max()})
+    return pd.DataFrame(rows, columns=[*key, "images", "equal", "first", "again", "largest"])
 
 
 def compared_text(compared):

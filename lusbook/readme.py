@@ -9,6 +9,7 @@ from PIL import Image
 from lusbook import figures, runs, tables
 from lusbook.digests import short_digest
 from lusbook.errors import LusbookError
+from lusbook.patients import patient_means
 from lusbook.settings import PROJECT, make_settings
 
 README, FIGURE = PROJECT / "README.md", PROJECT / ".github" / "results.png"
@@ -20,7 +21,7 @@ def results(per_image, preset="demo"):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         One row for each test image and route of each run, see :func:`lusbook.runs.study`.
     preset : str
         Of the study, for the commands.
@@ -42,7 +43,7 @@ def best(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         As for :func:`results`.
 
     Returns
@@ -61,10 +62,11 @@ def best(per_image):
 
 def _counts(per_image):
     """Over what the means are taken."""
-    images = tables.default_route(per_image).drop_duplicates(["cohort", "fold", "patient", "image"])
-    n = images.groupby("cohort")["patient"].agg(["size", "nunique"])
+    # All experiments are tested on the same images.
+    images = patient_means(per_image).groupby(["cohort", "fold", "patient"])["images"].max()
+    n = images.groupby("cohort").agg(["sum", "size"])
     counts = [
-        f"{n.loc[cohort, 'size']} of {label} ({n.loc[cohort, 'nunique']} patients)"
+        f"{n.loc[cohort, 'sum']} of {label} ({n.loc[cohort, 'size']} patients)"
         for cohort, label in tables.titles("cohorts").items()
     ]
     return f"Mean ± standard deviation over the test images of all folds, ours {' and '.join(counts)}:"

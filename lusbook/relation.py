@@ -8,7 +8,8 @@ from lusbook.diversity import GROUPS
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS
 from lusbook.observed import MEASURES, measure_titles
-from lusbook.tables import default_route, titles, with_interval
+from lusbook.patients import patient_means
+from lusbook.tables import dice_table, paper_order, titles, with_interval
 
 ENOUGH = 10  # patients that an interval of a rank correlation needs: six of them can be ordered in 720 ways only
 
@@ -18,7 +19,7 @@ def mean_dice(per_image, by):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
     by : {"fold", "patient"}
 
@@ -27,8 +28,12 @@ def mean_dice(per_image, by):
     dice : pandas.DataFrame
         Rows by the group (cohort, fold, and patient), a column an experiment, and ``mean`` of them.
     """
-    rows = default_route(per_image).astype({"patient": str})
-    dice = rows.pivot_table(index=GROUPS[by], columns="experiment", values="dice", aggfunc="mean", sort=False)
+    rows = patient_means(per_image).astype({"patient": str})
+    rows["total"] = rows["dice"] * rows["images"]
+    rows = rows.groupby(["experiment", *GROUPS[by]], sort=False, as_index=False)[["total", "images"]].sum()
+    rows["dice"] = rows["total"] / rows["images"]
+    dice = rows.pivot(index=GROUPS[by], columns="experiment", values="dice")[list(rows["experiment"].unique())]
+    dice = dice.reset_index().sort_values(GROUPS[by], key=paper_order).set_index(GROUPS[by])
     return dice.assign(mean=dice.mean(axis=1)).rename_axis(columns=None)
 
 
@@ -146,7 +151,7 @@ def by_labels(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of a study; the default route counts.
 
     Returns
@@ -156,7 +161,7 @@ def by_labels(per_image):
         ``mean`` Dice, and the ``least`` and ``greatest`` of their means.
     """
     names = titles("cohorts")
-    means = default_route(per_image).groupby(["experiment", "cohort"], sort=False)["dice"].mean().reset_index()
+    means = dice_table(per_image).rename(columns={"mean": "dice"})
     means["labels"] = [" and ".join(names[c] for c in _labelled(name)) for name in means["experiment"]]
     columns = {"experiments": ("dice", "size"), "mean": ("dice", "mean"), "least": ("dice", "min")}
     return means.groupby(["labels", "cohort"], sort=False).agg(**columns, greatest=("dice", "max")).reset_index()

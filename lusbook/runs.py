@@ -8,6 +8,7 @@ the file, and computed again. :mod:`lusbook.store` knows the files.
 import os
 import shutil
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from lusbook.loading import (
     source_digest,
     source_parameters,
 )
+from lusbook.rows import check_per_image
 from lusbook.settings import PROJECT
 from lusbook.store import (
     alone,
@@ -164,11 +166,12 @@ def study(settings, names=tuple(EXPERIMENTS), results=None):
 
     Returns
     -------
-    per_image : pandas.DataFrame
-        One row for each test image and route of each run.
+    per_image : dict of callable
+        By (experiment, fold): reads the rows of that run, one for each test image and route. What makes tables, tests
+        and figures reads them from here, see :mod:`lusbook.rows`.
     """
     run_all(names, FOLDS, settings, results)
-    return pd.concat([read_run(name, fold, settings, results) for name in names for fold in FOLDS], ignore_index=True)
+    return readers(settings, results, names)
 
 
 def describe(settings, results=None):
@@ -399,8 +402,8 @@ def cit_study(settings, results=None, folder=None):
 
     Returns
     -------
-    per_image : pandas.DataFrame
-        As :func:`study`.
+    per_image : dict of callable
+        As of :func:`study`.
 
     Raises
     ------
@@ -489,6 +492,48 @@ def read_run(name, fold, settings, results=None, file="per_image.csv"):
     table.insert(0, "experiment", name)
     table.insert(1, "fold", fold)
     return table
+
+
+def read_parts(folder, name, fold):
+    """Per-image table of a complete run, as :func:`read_run` gives it, but some rows at a time.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    name : str
+        Experiment.
+    fold : int
+
+    Yields
+    ------
+    rows : pandas.DataFrame
+
+    Raises
+    ------
+    LusbookError
+        When the folder is not that of a complete run, or its table cannot be read.
+    """
+    check_files(folder)
+    for table in store.read_parts(folder / "per_image.csv"):
+        rows = table.assign(experiment=name, fold=fold)
+        try:
+            check_per_image(rows)
+        except LusbookError as error:
+            raise LusbookError(f"{folder / 'per_image.csv'}: {error}") from error
+        yield rows
+
+
+def readers(settings, results=None, names=tuple(EXPERIMENTS)):
+    """What reads the per-image tables of the complete runs of a study; nothing is computed.
+
+    Returns
+    -------
+    per_image : dict of callable
+        As of :func:`study`.
+    """
+    runs = {pair: run_folder(*pair, settings, results) for pair in product(names, FOLDS)}
+    return {pair: partial(read_parts, path, *pair) for pair, path in runs.items() if (path / "manifest.json").exists()}
 
 
 def read_variants(name, settings, results=None, file="per_image.csv", **values):

@@ -25,14 +25,17 @@ RESOURCES = {
     "simulating": ("simulating the frames", "frames are made one by one: more cores"),
     "testing": ("testing on this CPU", "every run segments every image of its test fold: a GPU, or fewer of them"),
     "metrics": ("metrics of predicted masks", "every run measures every image of its test fold: more cores"),
-    "tables": ("tables and their intervals", "a bootstrap draws all rows two thousand times: sums of patients instead"),
+    "tables": (
+        "tables and their intervals",
+        "every comparison reads the rows of its runs anew: files that are faster to read than CSV",
+    ),
     "memory": (
         "memory of a run's process",
         "a run holds all images of its cohorts, in single precision: batches must be read from the disk instead",
     ),
     "table memory": (
         "memory of what makes tables",
-        "a study is read whole, a row for each image and experiment: sums of patients instead",
+        "a comparison holds the Dice of all its images, twice: sums of patients instead",
     ),
     "frames": ("frames on the disk", "frames are kept without compression: a larger disk"),
     "results": ("results on the disk", "runs keep a row for each tested image and each iteration: fewer of either"),

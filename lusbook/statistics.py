@@ -12,9 +12,9 @@ import pandas as pd
 from scipy import stats
 
 from lusbook.errors import LusbookError
-from lusbook.tables import NOT_RUN, default_route, load_published
+from lusbook.rows import by_run, image_pairs
+from lusbook.tables import NOT_RUN, dice_table, load_published
 
-IMAGE = ["fold", "cohort", "patient", "image"]
 LEVEL = 0.05  # of significance, section 2.5
 
 
@@ -80,17 +80,16 @@ def _constant(sample):
     return np.ptp(sample) <= 1e-12 * max(1, np.abs(sample).max())
 
 
-def compare(per_image, better, worse, cohort, route_rule=default_route):
+def compare(per_image, better, worse, cohort):
     """Compare the Dice of two experiments on the test images of one cohort, all folds together.
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
+        Of a study; the default route counts.
     better, worse : str
         Experiments; the difference is ``better`` minus ``worse``.
     cohort : str
-    route_rule : callable
-        Takes the per-image table, returns the rows that count.
 
     Returns
     -------
@@ -103,25 +102,19 @@ def compare(per_image, better, worse, cohort, route_rule=default_route):
     LusbookError
         When either experiment has no rows on the cohort, or an image is there twice.
     """
-    rows = route_rule(per_image)
-    samples = []
+    found = image_pairs(per_image, better, worse, cohort)
     for name in (better, worse):
-        sample = rows[(rows["experiment"] == name) & (rows["cohort"] == cohort)].set_index(IMAGE)["dice"]
-        if sample.empty:
+        if found[name].isna().all():
             raise LusbookError(f"experiment {name!r} has no test images of cohort {cohort!r}")
-        if sample.index.has_duplicates:
-            twice = sample.index[sample.index.duplicated()][0]
-            raise LusbookError(f"experiment {name!r}: image {twice} is there twice; choose one route")
-        samples.append(sample)
-    pairs = pd.concat(samples, axis=1, keys=["better", "worse"], join="inner")
-    t, p_paired = paired_ttest(pairs["better"], pairs["worse"])
+    pairs = found.dropna()
+    t, p_paired = paired_ttest(pairs[better], pairs[worse])
     return {
-        "n": len(pairs.dropna()),
-        "unmatched": len(samples[0]) + len(samples[1]) - 2 * len(pairs),
-        "mean_difference": float((pairs["better"] - pairs["worse"]).mean()),
+        "n": len(pairs),
+        "unmatched": len(found) - len(pairs),
+        "mean_difference": float((pairs[better] - pairs[worse]).mean()),
         "t": t,
         "p_paired": p_paired,
-        "p_unpaired": unpaired_ttest(*samples)[1],
+        "p_unpaired": unpaired_ttest(found[better], found[worse])[1],
     }
 
 
@@ -159,16 +152,15 @@ def verdict(difference, p, published_significant, level=LEVEL):
     return f"{'same' if difference > 0 else 'opposite'} direction, not significant"
 
 
-def section3_tests(per_image, claims=None, route_rule=default_route):
+def section3_tests(per_image, claims=None):
     """The significance claims of section 3, each with ours beside it.
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
+        Of a study; the default route counts.
     claims : pandas.DataFrame, optional
         Columns better, worse, cohort, p_relation ("<" or "="), p_value; default: the paper's.
-    route_rule : callable
-        As in :func:`compare`.
 
     Returns
     -------
@@ -179,9 +171,8 @@ def section3_tests(per_image, claims=None, route_rule=default_route):
     """
     claims = load_published("claims") if claims is None else claims
     means = load_published("table1").set_index(["experiment", "cohort"])["dice_mean"]
-    ran = set(per_image[["experiment", "cohort"]].drop_duplicates().itertuples(index=False, name=None))
-    chosen = route_rule(per_image)  # once for all claims
-    rows = []
+    runs, rows = by_run(per_image), []
+    ran = set(dice_table(runs)[["experiment", "cohort"]].itertuples(index=False, name=None))
     for claim in claims.itertuples():
         pair = [(claim.better, claim.cohort), (claim.worse, claim.cohort)]
         row = {"better": claim.better, "worse": claim.worse, "cohort": claim.cohort}
@@ -191,7 +182,7 @@ def section3_tests(per_image, claims=None, route_rule=default_route):
             row |= {"n": 0, "unmatched": 0} | dict.fromkeys(("mean_difference", "t", "p_paired", "p_unpaired"), np.nan)
             rows.append(row | {"verdict": NOT_RUN, "verdict_unpaired": NOT_RUN})
             continue
-        ours = compare(chosen, claim.better, claim.worse, claim.cohort, route_rule=lambda rows: rows)
+        ours = compare(runs, claim.better, claim.worse, claim.cohort)
         # "p < 0.001" claims a difference; "p = 0.23" claims none.
         claimed = claim.p_value <= LEVEL
         verdicts = {

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from lusbook.arrays import unpack
-from lusbook.digests import CODE, RUN_CODE, code_digest, processor, short_digest, versions
+from lusbook.digests import CODE, RUN_CODE, code_digest, file_digest, processor, short_digest, versions
 from lusbook.errors import LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment
 from lusbook.loading import cohort_digests
@@ -31,6 +31,7 @@ from lusbook.settings import PROJECT, is_preset, make_settings
 
 FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
 NEEDED = ("code", "data", "files", "seconds")  # of what a manifest says
+PART = 2**13  # rows of a run's per-image table that are read at a time
 LOCK_SECONDS = 0.1  # until a lock that another process holds is tried again
 
 # ---------------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ def damage(folder):
         return str(error)
     for name, digest in manifest["files"].items():
         try:
-            found = short_digest((folder / name).read_bytes())
+            found = file_digest(folder / name)
         except OSError as error:
             missing = isinstance(error, FileNotFoundError)
             return f"{folder / name}: " + ("missing, though manifest.json names it" if missing else error.strerror)
@@ -372,7 +373,7 @@ def write(folder, params, outcome, settings, seconds):
         "params": short_digest(json.dumps(params, sort_keys=True).encode()),
         "data": params["data"],
         "files": {
-            path.name: short_digest(path.read_bytes())
+            path.name: file_digest(path)
             for path in sorted(folder.iterdir())
             if path.name in FILES or path.suffix == ".csv"
         },
@@ -409,5 +410,19 @@ def read_table(path):
     """One table of a run's folder."""
     try:
         return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise LusbookError(f"{path}: not readable as CSV ({error})") from error
+
+
+def read_parts(path):
+    """One per-image table of a run's folder, in parts of as many rows as are read at a time.
+
+    Yields
+    ------
+    rows : pandas.DataFrame
+    """
+    try:
+        with pd.read_csv(path, chunksize=PART, dtype={"patient": str}) as parts:
+            yield from parts
     except (OSError, ValueError) as error:
         raise LusbookError(f"{path}: not readable as CSV ({error})") from error

@@ -1,18 +1,21 @@
 """Tables 1 and 2 of the paper, ours beside the published values, and the tables behind them.
 
-All take the tidy per-image table of a study: one row for each test image and route of each run.
+All take the rows of a study, one for each test image and route of each run: as one table, or read part by part,
+see :mod:`lusbook.rows`.
 """
+
+from itertools import chain
 
 import pandas as pd
 
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS
 from lusbook.metrics import METRICS, summarise
+from lusbook.rows import ROUTES, by_run, each_part
 from lusbook.settings import PROJECT
 
 PUBLISHED = PROJECT / "data" / "paper"
-ROUTES = ("direct", "translated")
-COLUMNS = ("experiment", "fold", "cohort", "patient", "image", "route", *METRICS)
+FOLDWISE = ("experiment", "cohort", "fold")
 NOT_RUN, NO_VALUE = "not run", "–"
 
 
@@ -73,49 +76,6 @@ def titles(table):
     return dict(zip(published.iloc[:, 0], published["name"], strict=True))
 
 
-def check_per_image(per_image):
-    """Refuse a per-image table that the tables would read wrongly.
-
-    Raises
-    ------
-    LusbookError
-        On a missing column, an unknown route or cohort, or a test image that is there twice.
-    """
-    missing = [column for column in COLUMNS if column not in per_image]
-    if missing:
-        raise LusbookError(f"per-image table: columns {missing} are missing; received {list(per_image.columns)}")
-    for column, known in (("route", ROUTES), ("cohort", tuple(load_published("cohorts")["cohort"]))):
-        unknown = sorted(set(per_image[column].unique()) - set(known), key=str)
-        if unknown:
-            raise LusbookError(f"per-image table: {column}: expected one of {known}, received {unknown}")
-    key = ["experiment", "fold", "cohort", "patient", "image", "route"]
-    twice = per_image[per_image.duplicated(key)]
-    if len(twice):
-        raise LusbookError(f"per-image table: {len(twice)} rows are there twice, first {twice[key].iloc[0].to_dict()}")
-
-
-def default_route(per_image):
-    """Rows that count: one for each test image of each run.
-
-    An adapted network segments its source cohort through the generator, which is what its segmenter was trained on;
-    every other image goes into the network directly. So an experiment's rows on a cohort are the translated ones
-    where it has such, else the direct ones.
-
-    Parameters
-    ----------
-    per_image : pandas.DataFrame
-
-    Returns
-    -------
-    per_image : pandas.DataFrame
-        The rows that count, in their order.
-    """
-    check_per_image(per_image)
-    translated = per_image["route"] == "translated"
-    both = translated.groupby([per_image["experiment"], per_image["cohort"]]).transform("any")
-    return per_image[translated == both]
-
-
 def paper_order(column):
     """Sort key: experiments and cohorts as in the paper, unknown experiments last; others as they are."""
     if column.name not in ("experiment", "cohort"):
@@ -130,8 +90,9 @@ def metric_table(per_image, metric, by=("experiment", "cohort")):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
-        All rows count: choose the route first, as with :func:`default_route`.
+    per_image : pandas.DataFrame or iterable of pandas.DataFrame
+        All rows count: choose the route first, as with :func:`lusbook.rows.each_part`. Of several tables, one is held
+        at a time.
     metric : {"dice", "sensitivity", "specificity"}
     by : sequence of str
         Columns to group by.
@@ -146,15 +107,47 @@ def metric_table(per_image, metric, by=("experiment", "cohort")):
         raise LusbookError(f"metric: expected one of {METRICS}, received {metric!r}")
     rows = [
         dict(zip(by, key, strict=True)) | summarise(group).loc[metric].to_dict()
-        for key, group in per_image.groupby(list(by), sort=False)
+        for table in ([per_image] if isinstance(per_image, pd.DataFrame) else per_image)
+        for key, group in table.groupby(list(by), sort=False)
     ]
-    table = pd.DataFrame(rows, columns=[*by, "mean", "std", "n", "undefined"])
-    return table.astype({"n": int, "undefined": int}).sort_values(list(by), key=paper_order, ignore_index=True)
+    return together(pd.DataFrame(rows, columns=[*by, "mean", "std", "n", "undefined"]), by)
+
+
+def together(table, by):
+    """Mean and standard deviation over the images of several groups, from those of each.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a group, as :func:`metric_table` returns it.
+    by : sequence of str
+        Columns that groups to be taken together have in common.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        As of :func:`metric_table`.
+
+    References
+    ----------
+    Chan, Golub and LeVeque, "Algorithms for computing the sample variance", Am. Stat. 37 (1983), 242-247.
+    """
+    by = list(by)
+    n, mean, std = table["n"].astype(float), table["mean"].fillna(0), table["std"].fillna(0)
+    total = table.assign(n=n, sum=n * mean).groupby(by)[["n", "sum"]].transform("sum")
+    common = total["sum"] / total["n"]
+    squares = (n - 1).clip(lower=0) * std**2 + n * (mean - common) ** 2
+    groups = table.assign(mean=common, squares=squares).groupby(by, sort=False)
+    sums = {name: (name, "sum") for name in ("n", "undefined", "squares")}
+    table = groups.agg(mean=("mean", "first"), std=("std", "first"), **sums)
+    table["std"] = (table.pop("squares") / (table["n"] - 1).where(table["n"] > 1)) ** 0.5
+    table = table.astype({"n": int, "undefined": int}).reset_index()
+    return table.sort_values(by, key=paper_order, ignore_index=True)
 
 
 def dice_table(per_image):
     """Dice of every experiment on every cohort as numbers, by the default route: see :func:`metric_table`."""
-    return metric_table(default_route(per_image), "dice")
+    return metric_table(each_part(per_image), "dice")
 
 
 def _number(value, digits=2):
@@ -188,10 +181,10 @@ def _layout(rows, title, ours, published):
     return pd.DataFrame(table, index=[*names.values(), *extra])
 
 
-def _folds_note(per_image):
+def _folds_note(by_fold):
     """For each (experiment, cohort) with fewer folds than the study: a note that says so, else nothing."""
-    total = per_image["fold"].nunique()
-    folds = per_image.groupby(["experiment", "cohort"])["fold"].nunique()
+    total = by_fold["fold"].nunique()
+    folds = by_fold.groupby(["experiment", "cohort"])["fold"].nunique()
     return {key: f" ({count} of {total} folds)" if count < total else "" for key, count in folds.items()}
 
 
@@ -200,12 +193,14 @@ def _cells(table, text):
     return {(row.experiment, row.cohort): text(row) for row in table.itertuples()}
 
 
-def table1(per_image):
+def table1(per_image, dice="dice"):
     """Table 1: Dice, mean ± standard deviation over test images, ours beside the published.
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
+    dice : {"dice", "dice_truth"}
+        Against the labels, or the exact masks of a simulated cohort.
 
     Returns
     -------
@@ -214,11 +209,9 @@ def table1(per_image):
         ``"COVID-19 ours"``, ``"COVID-19 published"``, ``"CAP ours"``, ``"CAP published"``. What was not run says
         so; a mean over fewer folds than the study's other runs have says over how many.
     """
-    rows = default_route(per_image)
-    notes = _folds_note(rows)
-    ours = _cells(
-        metric_table(rows, "dice"), lambda row: mean_std(row.mean, row.std) + notes[row.experiment, row.cohort]
-    )
+    by_fold = metric_table((rows.assign(dice=rows[dice]) for rows in each_part(per_image)), "dice", FOLDWISE)
+    notes, rows = _folds_note(by_fold), together(by_fold, FOLDWISE[:2])
+    ours = _cells(rows, lambda row: mean_std(row.mean, row.std) + notes[row.experiment, row.cohort])
     published = _cells(load_published("table1"), lambda row: mean_std(row.dice_mean, row.dice_std))
     return _layout(rows, "", ours, published)
 
@@ -251,7 +244,7 @@ def table2(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
 
     Returns
     -------
@@ -259,11 +252,11 @@ def table2(per_image):
         Rows as in :func:`table1`; columns ``("COVID-19 sensitivity", "ours")``, ``("COVID-19 sensitivity",
         "published")``, ``("COVID-19 specificity", "ours")``, ... and the same for CAP.
     """
-    rows = default_route(per_image)
-    notes = _folds_note(rows)
     sides = []
     for metric in ("sensitivity", "specificity"):
-        ours = _cells(metric_table(rows, metric), lambda row: _number(row.mean) + notes[row.experiment, row.cohort])
+        by_fold = metric_table(each_part(per_image), metric, FOLDWISE)
+        notes, rows = _folds_note(by_fold), together(by_fold, FOLDWISE[:2])
+        ours = _cells(rows, lambda row, notes=notes: _number(row.mean) + notes[row.experiment, row.cohort])
         published = _cells(load_published("table2"), lambda row, metric=metric: _number(getattr(row, metric)))
         sides.append(_layout(rows, metric, ours, published))
     table = pd.concat(sides, axis=1)
@@ -277,7 +270,7 @@ def route_table(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
 
     Returns
     -------
@@ -286,10 +279,10 @@ def route_table(per_image):
         mean ± standard deviation), ``difference`` (translated minus direct, mean over images), ``n`` (images). Empty
         when no adapted network was run.
     """
-    check_per_image(per_image)
     names = titles("names")
     cohorts = titles("cohorts")
-    table = metric_table(per_image, "dice", by=("experiment", "cohort", "route"))
+    parts = (rows for read in by_run(per_image).values() for rows in read())
+    table = metric_table(parts, "dice", by=("experiment", "cohort", "route"))
     rows = []
     for (experiment, cohort), group in table.groupby(["experiment", "cohort"], sort=False):
         by_route = group.set_index("route")
@@ -316,7 +309,7 @@ def selection_table(per_image, selection):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
         Of the last weights.
     selection : pandas.DataFrame
         Of the others, see :func:`lusbook.selection.compare`, with ``experiment`` and ``fold``.
@@ -326,10 +319,11 @@ def selection_table(per_image, selection):
     table : pandas.DataFrame of str
         Rows by experiment and cohort; a column for each kind of weights, mean ± standard deviation over images.
     """
-    rows = pd.concat([default_route(per_image).assign(weights="last"), selection], ignore_index=True)
-    rows = rows[rows["experiment"].isin(set(selection["experiment"]))]
+    adapted = set(selection["experiment"])
+    last = (rows.assign(weights="last") for rows in each_part(per_image) if adapted.issuperset(rows["experiment"]))
+    others = selection.reindex(columns=[*selection.columns, *METRICS[1:]])  # it has the Dice alone
     columns = {"last": "last", "average": "average", "label-free": "label-free choice", "oracle": "oracle (leak)"}
-    return _side_by_side(rows, "weights").rename(columns=columns)[list(columns.values())]
+    return _side_by_side(chain(last, [others]), "weights").rename(columns=columns)[list(columns.values())]
 
 
 def spread_table(per_image, by, over="seed"):
@@ -379,7 +373,7 @@ def variants_table(per_image, by):
 
 def _each_default_route(per_image, settings):
     """Rows that count of every variant: each image is there once for each combination of the settings."""
-    return pd.concat([default_route(rows) for _, rows in per_image.groupby(settings)])
+    return pd.concat([part for _, rows in per_image.groupby(settings) for part in each_part(rows)])
 
 
 def _side_by_side(rows, by):
@@ -397,7 +391,7 @@ def fold_table(per_image):
 
     Parameters
     ----------
-    per_image : pandas.DataFrame
+    per_image : pandas.DataFrame or dict of callable
 
     Returns
     -------
@@ -405,10 +399,9 @@ def fold_table(per_image):
         Rows by the experiment's title, those that were run; columns such as ``"COVID-19 fold 0"``; NaN where a
         fold was not run.
     """
-    rows = default_route(per_image)
     names = titles("names")
     cohorts = titles("cohorts")
-    table = metric_table(rows, "dice", by=("cohort", "fold", "experiment"))
+    table = metric_table(each_part(per_image), "dice", by=("cohort", "fold", "experiment"))
     heads = [f"{cohorts[cohort]} fold {fold}" for cohort, fold in zip(table["cohort"], table["fold"], strict=True)]
     wide = table.assign(column=heads).pivot(index="experiment", columns="column", values="mean")
     order = [name for name in dict.fromkeys([*names, *wide.index]) if name in wide.index]

@@ -29,10 +29,13 @@ from lusbook import (
     manifests,
     media,
     queues,
+    rows,
+    runs,
     segment,
     settings,
     sources,
     store,
+    tables,
     workload,
 )
 from tests import helpers
@@ -239,13 +242,24 @@ def read_assignments(folder):
 # ---------------------------------------------------------------------------------------------
 # Run folders, checkpoints, estimates, lists of files
 
+PAIR = ("unet-covid", "unet-cap", "covid")
 RUN = ("params.json", "per_image.csv", "overlays.npz", "manifest.json", "weights.npz")
 
 
 def run_seeds(folder):
     stored = store.relevant(settings.make_settings("smoke"), "unet")
     params = {"experiment": "unet-covid", "fold": 0, "settings": stored, "data": {"covid": "0", "cap": "1"}}
-    table = pd.DataFrame({"image": [1, 2], "dice": [0.5, 0.25]}).to_csv(index=False).encode()
+    about = {"cohort": ["covid", "cap"], "patient": ["a", "b"], "image": [1, 2], "route": "direct"}
+    values = {
+        "tp": [2, 1],
+        "fp": 3,
+        "fn": 1,
+        "tn": 9,
+        "dice": [0.5, 0.33],
+        "sensitivity": 0.6,
+        "specificity": [0.7, ""],
+    }
+    table = pd.DataFrame(about | values).to_csv(index=False).encode()
     file = io.BytesIO()
     np.savez_compressed(file, images=np.zeros((2, 4, 4), np.uint8), names=np.array(["a", "b"]))
     first, named = (
@@ -262,7 +276,9 @@ def read_run(folder):
         found = digests.short_digest((folder / name).read_bytes()) if (folder / name).exists() else "none"
         manifest = manifest.replace(f'"{name}": "right"'.encode(), f'"{name}": "{found}"'.encode())
     (folder / "manifest.json").write_bytes(manifest)
-    return store.read_tables(folder), store.read_arrays(folder), segment.read_model(folder)
+    whole = store.read_tables(folder), store.read_arrays(folder), segment.read_model(folder)
+    readers = {("unet-covid", 0): partial(runs.read_parts, folder, "unet-covid", 0)}
+    return *whole, tables.dice_table(readers), rows.image_pairs(readers, *PAIR)
 
 
 def checkpoint_seeds(folder):

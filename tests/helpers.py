@@ -1,5 +1,6 @@
 """Small data, and a way to run steps, that several tests share."""
 
+import itertools
 import json
 import signal
 import time
@@ -15,7 +16,8 @@ import pytest
 from pydicom import uid
 from scipy import ndimage
 
-from lusbook import anatomy, scanner
+from lusbook import anatomy, metrics, scanner
+from lusbook.experiments import EXPERIMENTS
 
 SIDE = 32
 HEADER = "video_file,Severity Score,A-lines,B-lines,comments\n"
@@ -185,3 +187,21 @@ def write_dicom(path, frames, syntax=uid.ExplicitVRLittleEndian, regions=(), **v
         path, enforce_file_format=True, implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian
     )
     return path
+
+
+def route_of(experiment, cohort):
+    """Route by which an experiment's rows on a cohort count."""
+    adapted = experiment.startswith("sifa") and cohort in EXPERIMENTS[experiment].source
+    return "translated" if adapted else "direct"
+
+
+def random_rows(experiments=tuple(EXPERIMENTS), folds=(0, 1), images=3, seed=0, side=6):
+    """A per-image table as a study gives it: SIFA has two routes on its source cohort."""
+    rng, parts = np.random.default_rng(seed), []
+    for experiment, fold, cohort in itertools.product(experiments, folds, ("covid", "cap")):
+        for route in dict.fromkeys((route_of(experiment, cohort), "direct")):
+            prediction, mask = rng.random((2, images, side, side)) < 0.4
+            rows = metrics.per_image(prediction, mask)
+            rows = rows.assign(experiment=experiment, fold=fold, cohort=cohort, route=route)
+            parts.append(rows.assign(patient=f"{cohort}-{fold}", image=np.arange(images) + images * fold))
+    return pd.concat(parts, ignore_index=True)

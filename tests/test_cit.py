@@ -11,6 +11,7 @@ from lusbook import annotations, runs
 from lusbook.cit import cit_cohorts, labelled_frames, probe_box
 from lusbook.errors import LusbookError, MissingData
 from lusbook.loading import load_cohorts
+from lusbook.rows import each_part
 from lusbook.settings import make_settings
 from tests.helpers import cit_task, shape, write_clip
 
@@ -82,11 +83,12 @@ def test_every_study_takes_the_cohorts(cit, tmp_path):
 def test_experiments_run_on_the_real_masks(cit, tmp_path, monkeypatch):
     study = runs.study
     monkeypatch.setattr(runs, "study", lambda settings, results: study(settings, ["unet-covid"], results))  # one of 8
-    per_image = runs.cit_study(make_settings("smoke"), tmp_path / "results", cit)
+    arguments = make_settings("smoke"), tmp_path / "results"
+    per_image = pd.concat(each_part(runs.cit_study(*arguments, cit)))
     assert set(per_image["cohort"]) == {"covid", "cap"} and per_image["patient"].nunique() == 6
     assert (per_image.groupby("patient")["fold"].nunique() == 1).all()
     monkeypatch.setenv("LUSBOOK_CIT", str(tmp_path / "gone"))
-    pd.testing.assert_frame_equal(runs.cit_study(make_settings("smoke"), tmp_path / "results"), per_image)
+    pd.testing.assert_frame_equal(pd.concat(each_part(runs.cit_study(*arguments))), per_image)
 
 
 def test_text_is_cut_off_and_the_dark_end_of_b_lines_is_kept(tmp_path):

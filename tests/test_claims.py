@@ -11,6 +11,7 @@ from lusbook import claims
 from lusbook.errors import LusbookError
 from lusbook.settings import PROJECT
 from lusbook.tables import load_published
+from tests.helpers import route_of
 
 STATEMENTS = pd.DataFrame(
     {"id": ["gain"], "section": ["abstract"], "statement": ["A beats B"], "rule": ["higher"]}
@@ -27,7 +28,7 @@ def rows_of(experiment, dice, cohort="covid", patients=3):
     patient = np.repeat(np.arange(len(table) // 2), 2)
     return table.assign(
         experiment=experiment, fold=patient % 3, cohort=cohort, patient=[f"p{k}" for k in patient], image=table.index
-    ).assign(route="direct", sensitivity=0.5, specificity=0.5)
+    ).assign(route=route_of(experiment, cohort), sensitivity=0.5, specificity=0.5)
 
 
 def study(**dice):
@@ -95,7 +96,7 @@ def test_patients_count_alike_however_many_images_they_have():
 
 def test_source_images_go_through_the_generator():
     direct = rows_of("sifa-covid-to-cap", 0.1)
-    both = [direct, direct.assign(route="translated", dice=0.9), rows_of("unet-covid", 0.5)]
+    both = [direct.assign(route="direct"), direct.assign(route="translated", dice=0.9), rows_of("unet-covid", 0.5)]
     pair = PAIR.assign(experiment="sifa-covid-to-cap")
     assert claims.compare(pd.concat(both), STATEMENTS, pair)["difference"][0] == pytest.approx(0.4)
 

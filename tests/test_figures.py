@@ -12,6 +12,7 @@ import pytest
 import seaborn as sns
 
 from lusbook import figures
+from tests.helpers import route_of
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,10 @@ def per_image():
             "patient": f"{cohort}-{i % 3}",
             "fold": 0,
             "image": i,
+            "route": route_of(name, cohort),
             "dice": rng.random(),
+            "sensitivity": 0.5,
+            "specificity": 0.5,
         }
         for name in ("unet-covid", "sifa-covid-to-cap")
         for cohort in ("covid", "cap")
@@ -87,6 +91,18 @@ def test_dice_distribution_names_methods_in_order(per_image):
     figure = figures.dice_distribution(per_image)
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
     assert names == ["U-Net (COVID-19)", "SIFA (COVID-19 Source / CAP Target)"]
+
+
+def test_boxes_are_those_of_all_images(per_image):
+    drawn = figures.dice_distribution(per_image).axes[0]
+    options = {"y": "experiment", "x": "dice", "hue": "cohort", "hue_order": ["covid", "cap"], "fliersize": 0}
+    expected = sns.boxplot(per_image, ax=plt.figure().subplots(), **options)
+    found, wanted = (
+        [np.sort(line.get_xdata()) for line in ax.lines if len(line.get_xdata())] for ax in (drawn, expected)
+    )
+    assert len(wanted) == 4 * 5
+    for line, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(line, other)
 
 
 def test_learning_curves_draw_one_line_a_run():

@@ -8,6 +8,7 @@ from scipy import stats
 from lusbook.errors import LusbookError
 from lusbook.observed import MEASURES
 from lusbook.relation import by_labels, chance, chance_table, labels_table, mean_dice, relate, relation_table
+from tests.helpers import route_of
 
 EXPERIMENTS = ["unet-covid", "unet-cap", "unet-cap-then-covid", "sifa-covid-to-cap", "unet-joint"]
 
@@ -27,7 +28,7 @@ def study_of(groups, value, experiments=EXPERIMENTS):
         for _, row in groups.iterrows():
             for image, off in enumerate((-0.01, 0.01)):
                 key = {"experiment": experiment, "image": image} | row[["cohort", "fold", "patient"]].to_dict()
-                rows.append(key | {"route": "direct", "dice": value(row, experiment) + off})
+                rows.append(key | {"route": route_of(experiment, row["cohort"]), "dice": value(row, experiment) + off})
     return pd.DataFrame(rows).assign(sensitivity=0.5, specificity=0.5)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import runs, store
+from lusbook import digests, runs, store
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS
 from lusbook.settings import make_settings
@@ -257,6 +257,32 @@ def test_variants_are_read_where_all_folds_are_complete(settings, results):
     found = runs.read_variants("unet-cap", settings, results, seed=[0, 1])
     assert set(found["seed"]) == {0}
     assert set(found["fold"]) == {0, 1, 2}
+
+
+def test_rows_are_read_in_parts(settings, results, monkeypatch):
+    monkeypatch.setattr(store, "PART", 2)
+    readers = runs.readers(settings, results, ["unet-cap", "unet-covid"])
+    assert ("unet-cap", 0) in readers and ("unet-covid", 0) not in readers
+    parts = list(readers["unet-cap", 0]())
+    whole = runs.read_run("unet-cap", 0, settings, results)
+    assert [len(part) for part in parts[:-1]] == [2] * (len(parts) - 1) and len(parts) > 2
+    pd.testing.assert_frame_equal(pd.concat(parts)[list(whole)], whole)
+
+
+def test_a_table_that_is_no_per_image_table_is_named(settings, results):
+    readers = runs.readers(settings, results, ["unet-cap"])
+    folder = store.run_folder("unet-cap", 0, settings, results)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    whole = (folder / "per_image.csv").read_text()
+    changed = {"dice": "x", "direct": "straight", "\n": '\n"', "dice,": "other,"}
+    for old, new in changed.items():
+        (folder / "per_image.csv").write_text(whole.replace(old, new, 3))
+        with pytest.raises(LusbookError, match=r"per_image.csv: differs from its manifest"):
+            list(readers["unet-cap", 0]())
+        manifest["files"]["per_image.csv"] = digests.file_digest(folder / "per_image.csv")
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(LusbookError, match=r"fold-0.per_image.csv: "):
+            list(readers["unet-cap", 0]())
 
 
 def test_settings_of_the_other_method_do_not_matter():

@@ -8,24 +8,12 @@ import pytest
 
 from lusbook import tables
 from lusbook.errors import LusbookError
-from lusbook.metrics import per_image as measure
-from lusbook.tables import default_route, dice_table, fold_table, load_published, metric_table, route_table
+from lusbook.rows import default_route
+from lusbook.tables import dice_table, fold_table, load_published, metric_table, route_table
+from tests.helpers import random_rows as study
 
 EXPERIMENTS = list(load_published("names")["experiment"])
 TITLES = list(load_published("names")["name"])
-
-
-def study(experiments=EXPERIMENTS, folds=(0, 1), images=3, seed=0):
-    """A per-image table as a study gives it: SIFA has two routes on its source cohort."""
-    rng, parts = np.random.default_rng(seed), []
-    for experiment, fold, cohort in itertools.product(experiments, folds, ("covid", "cap")):
-        source = experiment.startswith("sifa") and experiment.split("-to-")[0].endswith(cohort)
-        for route in ("translated", "direct") if source else ("direct",):
-            prediction, mask = rng.random((2, images, 6, 6)) < 0.4
-            rows = measure(prediction, mask)
-            rows = rows.assign(experiment=experiment, fold=fold, cohort=cohort, route=route)
-            parts.append(rows.assign(patient=f"{cohort}-{fold}", image=np.arange(images) + images * fold))
-    return pd.concat(parts, ignore_index=True)
 
 
 def test_published_numbers_add_up():
@@ -63,20 +51,6 @@ def test_an_unknown_published_table_is_named():
         LusbookError, match="'table3' is not known; expected one of claims, cohorts, comparisons, folds"
     ):
         load_published("table3")
-
-
-def test_default_route_keeps_each_test_image_once():
-    per_image = study()
-    rows = default_route(per_image)
-    assert not rows.duplicated(["experiment", "fold", "cohort", "image"]).any()
-    kept = rows[rows["route"] == "translated"].groupby("experiment")["cohort"].unique()
-    assert {name: list(cohorts) for name, cohorts in kept.items()} == {
-        "sifa-cap-to-covid": ["cap"],
-        "sifa-covid-to-cap": ["covid"],
-        "sifa-reduced-covid-to-cap": ["covid"],
-    }
-    assert len(rows) == 8 * 2 * 2 * 3
-    pd.testing.assert_frame_equal(default_route(rows), rows)
 
 
 def test_table1_prints_ours_beside_the_published():
@@ -174,7 +148,8 @@ def test_selection_table_sets_other_weights_beside_the_last():
     rows = rows[rows["experiment"] == "sifa-covid-to-cap"]
     others = [rows.assign(weights=name) for name in ("average", "label-free")]
     best = rows.assign(weights="oracle", dice=1.0)
-    table = tables.selection_table(per_image, pd.concat([*others, best]))
+    selection = pd.concat([*others, best]).drop(columns=["sensitivity", "specificity"])
+    table = tables.selection_table(per_image, selection)
     assert table.index.unique("experiment").tolist() == ["SIFA (COVID-19 Source / CAP Target)"]
     table = table.droplevel("experiment")
     for cohort, name in (("covid", "COVID-19"), ("cap", "CAP")):
@@ -218,18 +193,23 @@ def test_fold_table_averages_over_the_images_of_a_fold():
     assert table.loc[TITLES[-1], "CAP fold 1"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda t: t.drop(columns="route"), r"columns \['route'\] are missing"),
-        (lambda t: t.replace({"route": {"direct": "straight"}}), r"route: expected one of .*received \['straight'\]"),
-        (lambda t: t.replace({"cohort": {"cap": "flu"}}), r"cohort: expected one of .*received \['flu'\]"),
-        (lambda t: pd.concat([t, t.head(2)]), "2 rows are there twice, first .*unet-covid"),
-    ],
-)
-def test_a_bad_per_image_table_is_refused(spoil, message):
-    with pytest.raises(LusbookError, match=message):
-        tables.table1(spoil(study()))
+def test_means_of_parts_are_those_of_the_whole():
+    per_image = study()
+    per_image.loc[per_image.index[::7], "sensitivity"] = np.nan
+    for metric in ("dice", "sensitivity"):
+        whole = metric_table(per_image, metric)
+        groups = per_image.groupby(["experiment", "cohort"], sort=False)[metric]
+        expected = groups.agg(["mean", "std", "count"]).loc[whole[["experiment", "cohort"]].itertuples(index=False)]
+        np.testing.assert_allclose(whole[["mean", "std", "n"]], expected)
+        by_fold = metric_table(per_image, metric, tables.FOLDWISE)
+        pd.testing.assert_frame_equal(tables.together(by_fold, ["experiment", "cohort"]), whole)
+        parts = (part for _, part in per_image.groupby(np.arange(len(per_image)) % 5))
+        pd.testing.assert_frame_equal(metric_table(parts, metric), whole)
+
+
+def test_table1_against_exact_masks():
+    per_image = study().assign(dice_truth=0.25)
+    assert (tables.table1(per_image, "dice_truth")[["COVID-19 ours", "CAP ours"]] == "0.25 ± 0.00").all(axis=None)
 
 
 def test_an_unknown_metric_is_refused():
