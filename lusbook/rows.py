@@ -136,10 +136,10 @@ def image_pairs(per_image, experiment, reference, cohort):
         not tested on the image.
     """
     runs, names, found = by_run(per_image), (experiment, reference), []
-    for fold in sorted({fold for name, fold in runs if name in names}):
+    for fold in sorted({fold for name, fold in runs if name in names}) or [None]:
         readers = {key: read for key, read in runs.items() if key[1] == fold}
         found.append(matched({name: sample(readers, name, cohort) for name in names}).droplevel("image"))
-    return pd.concat(found) if found else matched(dict.fromkeys(names, sample({}, *names))).droplevel("image")
+    return pd.concat(found)
 
 
 def matched(samples):
@@ -154,9 +154,17 @@ def matched(samples):
     -------
     dice : pandas.DataFrame
         By fold, patient and image, in their order: a column for each sample, NaN where it lacks the image.
+
+    Raises
+    ------
+    LusbookError
+        When a sample has an image twice.
     """
-    rows = one_table((rows.assign(sample=name) for name, rows in samples.items()), [*IMAGE, "sample", "dice"])
-    wide = rows.pivot(index=["fold", "patient", "image"], columns="sample", values="dice")
+    key = ["fold", "patient", "image"]
+    rows = one_table((rows.assign(sample=name) for name, rows in samples.items()), [*key, "sample", "dice"])
+    if (twice := rows.duplicated([*key, "sample"])).any():
+        raise LusbookError(f"per-image tables: image {rows.loc[twice].iloc[0].to_dict()} is there twice")
+    wide = rows.pivot(index=key, columns="sample", values="dice")
     return wide.reindex(columns=list(samples)).astype(float).rename_axis(columns=None)
 
 

@@ -174,7 +174,8 @@ def make_settings(preset="paper", /, **overrides):
     ...
     lusbook.errors.LusbookError: preset 'demo': setting 'image_size': input should be a multiple of 8, received 100
     """
-    values = load_preset(preset) | {name: value for name, value in overrides.items() if value is not None}
+    kept = {name for name, value in overrides.items() if value is None and name in Settings.model_fields}
+    values = load_preset(preset) | {name: value for name, value in overrides.items() if name not in kept}
     try:
         return Settings(**values)
     except pydantic.ValidationError as error:

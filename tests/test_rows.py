@@ -81,6 +81,12 @@ def test_a_pair_reads_only_its_own_runs_and_matches_images():
     assert sample(per_image, "another", "covid").empty
 
 
+def test_an_image_in_two_parts_of_a_run_is_refused():
+    part = random_rows(["unet-covid"], [0])
+    with pytest.raises(LusbookError, match="'image': 0.* is there twice"):
+        image_pairs({("unet-covid", 0): lambda: [part, part]}, "unet-covid", "unet-cap", "covid")
+
+
 def test_readers_stay_what_they_are():
     runs = read_in_turn(random_rows(), [])
     assert by_run(runs) is runs

@@ -43,6 +43,7 @@ def test_the_papers_values():
     ("overrides", "message"),
     [
         ({"image_sise": 64}, "unknown setting 'image_sise'; did you mean 'image_size'?"),
+        ({"image_sise": None}, "unknown setting 'image_sise'; did you mean 'image_size'?"),
         ({"image_size": 100}, "setting 'image_size': input should be a multiple of 8, received 100"),
         ({"unet_dropout": 1.5}, "setting 'unet_dropout': input should be less than 1, received 1.5"),
         ({"sifa_updates": "both"}, "'sequential' or 'simultaneous', received 'both'"),

@@ -40,10 +40,10 @@ def cluster(tmp_path):
         subprocess.run([SCRIPT, "stop", str(folder)], timeout=60)
 
 
-def start(results, set_, *options):
-    command = [str(Path(sys.executable).with_name("lusbook")), "study", "--preset=smoke", f"--results={results}"]
+def start(command, results, set_, *options):
+    program = [str(Path(sys.executable).with_name("lusbook")), command, "--preset=smoke", f"--results={results}"]
     with open(f"{results}.log", "w") as log:
-        return subprocess.Popen([*command, *(f"--set={one}" for one in set_), *options], stdout=log, stderr=log)
+        return subprocess.Popen([*program, *(f"--set={one}" for one in set_), *options], stdout=log, stderr=log)
 
 
 def finish(process, results):
@@ -58,11 +58,11 @@ def jobs():
 
 
 def test_a_study_on_slurm_is_the_study_here(cluster, tmp_path):
-    """Its node's daemon is killed meanwhile."""
+    """Its node's daemon is killed meanwhile; what is compared with it is computed in one process."""
     set_ = [f"cohorts={write_manifest(tmp_path, 32)}", "image_size=16", "sifa_pool_size=9"]
     settings = make_settings("smoke", **dict(assignment.split("=") for assignment in set_))
     here, there = tmp_path / "here", tmp_path / "there"
-    process = start(there, set_, "--profile=slurm")
+    process = start("study", there, set_, "--profile=slurm")
     while not any(state == "RUNNING" for state, *_ in jobs()):
         assert process.poll() is None, Path(f"{there}.log").read_text()[-4000:]
         time.sleep(0.5)
@@ -72,7 +72,7 @@ def test_a_study_on_slurm_is_the_study_here(cluster, tmp_path):
     finish(process, there)
     assert {state for state, *_ in jobs()} == {"COMPLETED"}
     assert all("G" in memory or memory.endswith("M") for _, memory, _ in jobs())
-    finish(start(here, set_), here)
+    finish(start("run", here, set_), here)
     for pair in RUNS:
         one, other = (run_folder(*pair, settings, results) for results in (here, there))
         assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
