@@ -17,6 +17,7 @@ from IPython.display import Markdown, display
 from nbclient.exceptions import DeadKernelError
 
 from lusbook.boxes import box, keep_page_seconds
+from lusbook.devices import limit_threads
 from lusbook.errors import LusbookError
 from lusbook.runs import refuse_damaged, stale_runs
 from lusbook.settings import PROJECT, chapter_settings
@@ -204,6 +205,7 @@ def begin(chapter, variables, *own):
     """
     from lusbook.figures import use_style  # here: the command line has no use for matplotlib
 
+    limit_threads()
     settings = chapter_settings(variables, *own)
     refuse_damaged(settings, variables.get("results"))
     use_style()

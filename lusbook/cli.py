@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from lusbook.devices import take_gpu
+from lusbook.devices import limit_threads, take_gpu
 from lusbook.errors import Interrupted, LusbookError
 from lusbook.experiments import EXPERIMENTS, FOLDS
 from lusbook.formats import parse_yaml
@@ -23,7 +23,13 @@ SHOWN = 20  # of what an import leaves out
 Preset = Annotated[str, typer.Option(help="Name of a preset, or a YAML file of settings.")]
 Results = Annotated[Path | None, typer.Option(help="Folder of studies; the project's data/results by default.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="A setting as name=value; repeat for more.")]
-Threads = Annotated[int, typer.Option(help="Threads of this process; 0 leaves the choice to the backend.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        help="Operations side by side, of one thread each; by default as many as cores. 0 leaves threads to the "
+        "backend: faster on many cores, with other last digits."
+    ),
+]
 Groups = Annotated[list[str] | None, typer.Argument(help="Groups of trainings; without, all side by side.")]
 Cores = Annotated[int, typer.Option(help="Processes at a time; 0 for one on each core.")]
 Profile = Annotated[str, typer.Option(help="Where to compute: local, slurm, or the folder of a Snakemake profile.")]
@@ -65,11 +71,11 @@ def run(
     preset: Preset = "demo",
     set_: Set = None,
     results: Results = None,
-    threads: Threads = 0,
+    threads: Threads = None,
     without_gpu: WithoutGpu = False,
 ):
     """Compute runs in this process, one after the other; finished ones are kept, interrupted ones go on."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook.runs import run_all
 
     names, folds, settings = experiments or list(EXPERIMENTS), fold or FOLDS, parse_settings(preset, set_)
@@ -80,18 +86,9 @@ def run(
     run_all(names, folds, settings, results)
 
 
-def limit_threads(threads):
-    """Limit this process to so many threads, and to one GPU of a study's, before a backend starts.
-
-    Neither leaves a trace in its numbers.
-
-    Each operation has one thread, since with more of them sums change in the last digit; independent operations run
-    side by side.
-    """
-    if threads:
-        for name in ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"):
-            os.environ[name] = "1"
-        os.environ["TF_NUM_INTEROP_THREADS"] = str(threads)
+def prepare(threads):
+    """Limit this process to so many threads, and to one GPU of a study's, before a backend starts."""
+    limit_threads(threads)
     take_gpu()
 
 
@@ -100,10 +97,10 @@ def queue(
     file: Annotated[Path, typer.Argument(help="YAML list of runs, as data/queues/gpu.yaml.")],
     minutes: Annotated[float, typer.Option(help="Time budget; training stops a minute before its end.")] = 25.0,
     results: Results = None,
-    threads: Threads = 0,
+    threads: Threads = None,
 ):
     """Work off a queue of runs within a time budget; the same command, repeated, goes on."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook.queues import work
 
     work(file, minutes, results)
@@ -175,13 +172,13 @@ def rivals(
     set_: Set = None,
     results: Results = None,
     cores: Cores = 0,
-    threads: Threads = 0,
+    threads: Threads = None,
     profile: Profile = "local",
     estimate: Limits = None,
     runs_per_gpu: PerGpu = 1,
 ):
     """Train what may explain the gain of adaptation without it: plain networks, and U-Nets of other recipes."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook.rivals import GROUPS, compute_group, gather
 
     place = _place(cores, profile, estimate, runs_per_gpu)
@@ -197,13 +194,13 @@ def dose_response(
     set_: Set = None,
     results: Results = None,
     cores: Cores = 0,
-    threads: Threads = 0,
+    threads: Threads = None,
     profile: Profile = "local",
     estimate: Limits = None,
     runs_per_gpu: PerGpu = 1,
 ):
     """Train U-Net and SIFA on a grid of label consistency and image diversity; an hour on two cores."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook.dose import compute_group, design, gather
 
     place = _place(cores, profile, estimate, runs_per_gpu) | {"levels": levels, "seeds": seeds}
@@ -264,7 +261,7 @@ def estimate(
     Two processes, one for each method, compile and time up to ten iterations at the study's size: under a minute for
     small settings; for those of the paper without a GPU, some ten minutes.
     """
-    limit_threads(1)  # as the processes of a study
+    prepare(1)  # as the processes of a study
     from lusbook.estimate import measure_methods, report
     from lusbook.store import write_atomically
 
@@ -295,10 +292,10 @@ def real(
     set_: Set = None,
     results: Results = None,
     folder: Clips = None,
-    threads: Threads = 0,
+    threads: Threads = None,
 ):
     """Train on the phantom, adapt to real clips, and score every clip."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook.runs import real_clips
 
     real_clips(parse_settings(preset, set_), results, folder)
@@ -310,19 +307,19 @@ def attempts(
     set_: Set = None,
     results: Results = None,
     folder: Clips = None,
-    threads: Threads = 0,
+    threads: Threads = None,
 ):
     """Try other ways to adapt to real clips, tuned on one half of the patients and reported on the other."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook import runs
 
     runs.attempts(parse_settings(preset, set_), results, folder)
 
 
 @app.command()
-def secondary(preset: Preset = "demo", set_: Set = None, results: Results = None, threads: Threads = 0):
+def secondary(preset: Preset = "demo", set_: Set = None, results: Results = None, threads: Threads = None):
     """Measure a study's masks in other ways than Dice; runs without weights are trained again first."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook import runs
 
     runs.secondary(parse_settings(preset, set_), results)
@@ -334,10 +331,10 @@ def realism(
     set_: Set = None,
     results: Results = None,
     folder: Clips = None,
-    threads: Threads = 0,
+    threads: Threads = None,
 ):
     """Measure how near the phantom is to real clips."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook import runs
 
     runs.realism(parse_settings(preset, set_), results, folder)
@@ -362,10 +359,10 @@ def segment(
     model: Annotated[Path, typer.Argument(help="Folder of a run with its weights, or of an adaptation.")],
     clip: Annotated[Path, typer.Argument(help="A clip, an image or a DICOM file.")],
     out: Annotated[Path | None, typer.Option(help="New folder for masks and areas; CLIP-segmented by default.")] = None,
-    threads: Threads = 0,
+    threads: Threads = None,
 ):
     """Segment a clip with a trained network: masks, an overlay, and the B-line area of each frame."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook import segment
 
     typer.echo(segment.summary(*segment.segment(model, clip, out)))
@@ -377,10 +374,10 @@ def adapt(
     out: Annotated[Path, typer.Argument(help="Folder of the network; the same command goes on in it.")],
     preset: Preset = "demo",
     set_: Set = None,
-    threads: Threads = 0,
+    threads: Threads = None,
 ):
     """Adapt SIFA from the phantom to your own images, without masks."""
-    limit_threads(threads)
+    prepare(threads)
     from lusbook.runs import adapted
 
     typer.echo(f"lusbook segment {shlex.quote(str(adapted(manifest, out, parse_settings(preset, set_))))} CLIP")

@@ -1,4 +1,4 @@
-"""GPUs of one machine: each process of a study computes on one of them, alone or with a few others."""
+"""What a process computes with: its threads, and the one GPU that it has, alone or with a few others."""
 
 import os
 import subprocess
@@ -14,6 +14,35 @@ from lusbook.errors import LusbookError
 PER_GPU = "LUSBOOK_RUNS_PER_GPU"  # set by a study for its processes: how many share a GPU
 WAIT_SECONDS = 1.0  # until a taken GPU is asked for again
 _held = []  # the lock of this process, which ends with it
+
+
+def limit_threads(threads=None):
+    """Give each operation one thread, and this process so many operations side by side, before a backend starts.
+
+    Sums over more threads change in the last digit, and with that all that follows: the same seed would give one result
+    in a study, whose processes have a core each, and another alone. How many operations run side by side leaves no
+    trace.
+
+    Parameters
+    ----------
+    threads : int, optional
+        As many as there are cores by default, where the environment does not say otherwise. 0 leaves threads to the
+        backend, which is faster where there are many cores.
+    """
+    if "keras" in sys.modules:  # it is too late
+        return
+    one = "0" if threads == 0 else "1"
+    names = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), one)
+    names["TF_NUM_INTEROP_THREADS"] = str(usable_cores() if threads is None else threads)
+    if threads == 0:
+        del names["OMP_NUM_THREADS"]  # of which 0 is none
+    for name, value in names.items():
+        os.environ[name] = os.environ.get(name, value) if threads is None else value
+
+
+def usable_cores():
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def is_gpu(device):

@@ -17,6 +17,7 @@ import pandas as pd
 from lusbook import checkpoints, manifests, memory, store
 from lusbook.cohort import NAMES as COHORTS
 from lusbook.cohort import shown_frame
+from lusbook.devices import limit_threads
 from lusbook.digests import CODE, RUN_CODE, code_digest  # noqa: F401 (`rivals` and `dose` name it as one of runs)
 from lusbook.diversity import describe_masks
 from lusbook.errors import Interrupted, LusbookError, MissingData
@@ -99,6 +100,7 @@ def run(name, fold, settings, results=None, label=None, deadline=None, with_weig
         spoilt = with_weights and (folder / "weights.npz").exists() and not store.has_weights(folder)
         store.set_aside(folder, f"{folder / 'weights.npz'}: damaged" if spoilt else None)
         (folder / "manifest.json").unlink(missing_ok=True)
+        limit_threads()
         from lusbook import parallel, trials  # the networks, and with them Keras, are imported only to train
 
         experiment = get_experiment(name)

@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from lusbook.arrays import unpack
+from lusbook.devices import limit_threads
 from lusbook.digests import CODE, RUN_CODE, code_digest, file_digest, processor, short_digest, versions
 from lusbook.errors import LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment
@@ -64,6 +65,7 @@ def checkpoint_key(params, modules=RUN_CODE):
 
     The device is not part of it: a run may go on on another one.
     """
+    limit_threads()
     from lusbook import backend  # loads Keras
 
     parts = [params, code_digest((*modules, "checkpoints")), backend.keras.backend.backend(), versions()]

@@ -9,7 +9,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from lusbook import downloads, sources
+from lusbook import devices, downloads, sources
 from tests.helpers import HEADER, SIDE, make_frames, png, write_clip
 
 # The same examples every time; HYPOTHESIS_PROFILE=search looks for others, and for more of them.
@@ -26,6 +26,9 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # last
 # A shell without job control has what it starts in the background ignore Ctrl-C, which tests here send to themselves.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+devices.limit_threads()  # as commands and chapters do, before any test loads a backend
 
 
 @pytest.fixture

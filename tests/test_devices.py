@@ -1,4 +1,4 @@
-"""GPUs are shared out among processes; no GPU is needed to see that."""
+"""Threads are limited, and GPUs shared out among processes; no GPU is needed to see that."""
 
 import os
 import subprocess
@@ -17,6 +17,30 @@ devices.WAIT_SECONDS = 0.01
 print(devices.take_gpu(sys.argv[1]), os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 sys.stdin.read()
 """
+
+
+THREADS = """
+import os, sys
+from lusbook.devices import limit_threads
+limit_threads(*map(int, sys.argv[1:]))
+print(*(os.environ.get(name) for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "environment", "expected"),
+    [
+        ([], {}, f"1 {devices.usable_cores()} 1"),
+        ([], {"TF_NUM_INTRAOP_THREADS": "4"}, f"4 {devices.usable_cores()} 1"),
+        (["3"], {"TF_NUM_INTRAOP_THREADS": "4", "TF_NUM_INTEROP_THREADS": "5"}, "1 3 1"),
+        (["0"], {"TF_NUM_INTEROP_THREADS": "5"}, "0 0 None"),
+    ],
+)
+def test_each_operation_has_one_thread_unless_threads_are_left_to_the_backend(asked, environment, expected):
+    bare = {name: value for name, value in os.environ.items() if "_NUM_" not in name}
+    command = [sys.executable, "-c", THREADS, *asked]
+    done = subprocess.run(command, env=bare | environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
 
 
 def child(folder, gpus="0,1", per_gpu="2"):
