@@ -27,7 +27,7 @@ Threads = Annotated[
     int | None,
     typer.Option(
         help="Operations side by side, of one thread each; by default as many as cores. 0 leaves threads to the "
-        "backend: faster on many cores, with other last digits."
+        "backend, which may be faster on many cores, with other last digits."
     ),
 ]
 Groups = Annotated[list[str] | None, typer.Argument(help="Groups of trainings; without, all side by side.")]

@@ -27,7 +27,7 @@ def limit_threads(threads=None):
     ----------
     threads : int, optional
         As many as there are cores by default, where the environment does not say otherwise. 0 leaves threads to the
-        backend, which is faster where there are many cores.
+        backend, which may be faster where there are many cores.
     """
     if "keras" in sys.modules:  # it is too late
         return
