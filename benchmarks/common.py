@@ -33,12 +33,13 @@ Rounds = Annotated[int, typer.Option(help="Repeats, in turns.")]
 
 def machine():
     """What computes: processor, cores, memory, Python, versions of packages, backend and day."""
+    from lusbook.devices import usable_cores
     from lusbook.digests import processor, versions  # here: scripts choose threads before anything of lusbook starts
 
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "usable_cores": usable_cores(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "threads": {name: os.environ[name] for name in THREADS if name in os.environ},

@@ -31,13 +31,14 @@ def limit_threads(threads=None):
     """
     if "keras" in sys.modules:  # it is too late
         return
-    one = "0" if threads == 0 else "1"
-    names = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), one)
-    names["TF_NUM_INTEROP_THREADS"] = str(usable_cores() if threads is None else threads)
     if threads == 0:
-        del names["OMP_NUM_THREADS"]  # of which 0 is none
-    for name, value in names.items():
-        os.environ[name] = os.environ.get(name, value) if threads is None else value
+        values = {"TF_NUM_INTRAOP_THREADS": "0", "TF_NUM_INTEROP_THREADS": "0"}
+    else:
+        values = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"), "1")
+        values["TF_NUM_INTEROP_THREADS"] = str(threads or usable_cores())
+    for name, value in values.items():
+        if threads is not None or name not in os.environ:
+            os.environ[name] = value
 
 
 def usable_cores():

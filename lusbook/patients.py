@@ -4,6 +4,8 @@ A patient's value is the mean over the patient's test images, by the default rou
 patients, with the tests of :mod:`lusbook.paired`; intervals are by bootstrap over patients.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -11,10 +13,9 @@ from scipy import stats
 from lusbook.errors import LusbookError
 from lusbook.metrics import dice
 from lusbook.paired import cohens_dz, holm, rank_biserial, sign_flip_test, signed_rank_test, smallest_p
-from lusbook.rows import by_run, each_part, image_pairs, matched, one_table, sample
+from lusbook.rows import by_run, each_part, image_pairs, matched, of_variants, one_table, sample
 from lusbook.statistics import bootstrap_ci
 from lusbook.tables import (
-    dice_table,
     load_published,
     p_text,
     pair_index,
@@ -133,8 +134,10 @@ def averages(per_image, n_resamples=2000):
         ``*_high``, 95 % by bootstrap over patients.
     """
     runs, table = by_run(per_image), []
-    for experiment, cohort in dice_table(runs)[["experiment", "cohort"]].itertuples(index=False, name=None):
+    for experiment, cohort in _experiments_on_cohorts({name for name, _ in runs}):
         images = sample(runs, experiment, cohort, ["dice", "tp", "fp", "fn"])
+        if images.empty:
+            continue
         means = images.groupby(["fold", "patient"], as_index=False)["dice"].mean()
         row = {"experiment": experiment, "cohort": cohort, "patients": len(means), "images": len(images)}
         for unit, values in {"image": images, "patient": means}.items():
@@ -145,6 +148,12 @@ def averages(per_image, n_resamples=2000):
         row |= _with_ends("pooled", _pooled(counts), counts, images["patient"], _pooled, n_resamples)
         table.append(row)
     return pd.DataFrame(table)
+
+
+def _experiments_on_cohorts(experiments):
+    """Pairs of experiments and cohorts that they may have been tested on, in the paper's order."""
+    names = pd.Series(sorted(experiments), name="experiment", dtype=str).sort_values(key=paper_order)
+    return product(names, titles("cohorts"))
 
 
 def image_means(per_image, n_resamples=2000):
@@ -241,7 +250,7 @@ def spreads(per_seed, n_resamples=2000, level=0.95):
     names = sorted(set(per_seed["experiment"]))
     if len(names) != 1:
         raise LusbookError(f"seeds: expected runs of one experiment, received {names}")
-    rows = pd.concat([part for _, run in per_seed.groupby("seed") for part in each_part(run)])
+    rows = of_variants(per_seed, ["seed"])
     return pd.DataFrame([_spread(rows[rows["cohort"] == cohort], n_resamples, level) for cohort in titles("cohorts")])
 
 
@@ -287,19 +296,19 @@ def repeats(first, again):
     LusbookError
         When an experiment was not tested on the same images.
     """
-    key, studies = ["experiment", "cohort"], {"first": by_run(first), "again": by_run(again)}
-    tested = pd.concat([dice_table(runs)[key] for runs in studies.values()]).drop_duplicates()
+    studies, rows = {"first": by_run(first), "again": by_run(again)}, []
     both = set.intersection(*({name for name, _ in runs} for runs in studies.values()))
-    rows = []
-    for experiment, cohort in tested[tested["experiment"].isin(both)].itertuples(index=False, name=None):
+    for experiment, cohort in _experiments_on_cohorts(both):
         pairs = matched({time: sample(runs, experiment, cohort) for time, runs in studies.items()})
+        if pairs.empty:
+            continue
         if pairs.isna().any(axis=None):
             where = (experiment, cohort, *pairs.index[pairs.isna().any(axis=1)][0])
             raise LusbookError(f"repeats: expected the same images twice, received {where} once")
         difference = (pairs["again"] - pairs["first"]).abs()
         row = {"experiment": experiment, "cohort": cohort, "images": len(pairs), "equal": int((difference == 0).sum())}
         rows.append(row | pairs.mean().to_dict() | {"largest": difference.max()})
-    return pd.DataFrame(rows, columns=[*key, "images", "equal", "first", "again", "largest"])
+    return pd.DataFrame(rows, columns=["experiment", "cohort", "images", "equal", "first", "again", "largest"])
 
 
 def compared_text(compared):

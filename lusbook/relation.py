@@ -8,8 +8,8 @@ from lusbook.diversity import GROUPS
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS
 from lusbook.observed import MEASURES, measure_titles
-from lusbook.patients import patient_means
-from lusbook.tables import dice_table, paper_order, titles, with_interval
+from lusbook.rows import each_part
+from lusbook.tables import dice_table, metric_table, titles, with_interval
 
 ENOUGH = 10  # patients that an interval of a rank correlation needs: six of them can be ordered in 720 ways only
 
@@ -28,12 +28,9 @@ def mean_dice(per_image, by):
     dice : pandas.DataFrame
         Rows by the group (cohort, fold, and patient), a column an experiment, and ``mean`` of them.
     """
-    rows = patient_means(per_image).astype({"patient": str})
-    rows["total"] = rows["dice"] * rows["images"]
-    rows = rows.groupby(["experiment", *GROUPS[by]], sort=False, as_index=False)[["total", "images"]].sum()
-    rows["dice"] = rows["total"] / rows["images"]
-    dice = rows.pivot(index=GROUPS[by], columns="experiment", values="dice")[list(rows["experiment"].unique())]
-    dice = dice.reset_index().sort_values(GROUPS[by], key=paper_order).set_index(GROUPS[by])
+    parts = (rows.astype({"patient": str}) for rows in each_part(per_image))
+    means = metric_table(parts, "dice", ["experiment", *GROUPS[by]])
+    dice = means.pivot_table(index=GROUPS[by], columns="experiment", values="mean", sort=False)
     return dice.assign(mean=dice.mean(axis=1)).rename_axis(columns=None)
 
 

@@ -13,8 +13,8 @@ from lusbook.experiments import EXPERIMENTS
 from lusbook.metrics import METRICS
 
 ROUTES = ("direct", "translated")
-IMAGE = ["fold", "cohort", "patient", "image"]
-COLUMNS = ("experiment", *IMAGE, "route", *METRICS)
+IMAGE = ["fold", "patient", "image"]
+COLUMNS = ("experiment", "cohort", *IMAGE, "route", *METRICS)
 
 
 def check_per_image(per_image):
@@ -36,7 +36,7 @@ def check_per_image(per_image):
         unknown = sorted(set(per_image[column].unique()) - set(known), key=str)
         if unknown:
             raise LusbookError(f"per-image table: {column}: expected one of {known}, received {unknown}")
-    key = ["experiment", *IMAGE, "route"]
+    key = ["experiment", "cohort", *IMAGE, "route"]
     twice = per_image[per_image.duplicated(key)]
     if len(twice):
         raise LusbookError(f"per-image table: {len(twice)} rows are there twice, first {twice[key].iloc[0].to_dict()}")
@@ -101,6 +101,23 @@ def each_part(per_image):
         yield from map(default_route, read())
 
 
+def of_variants(per_image, settings):
+    """Rows that count of runs that differ in settings: an image is there once for each combination of their values.
+
+    Parameters
+    ----------
+    per_image : pandas.DataFrame
+        As of :func:`lusbook.runs.read_variants`.
+    settings : list of str
+        Columns of the settings.
+
+    Returns
+    -------
+    rows : pandas.DataFrame
+    """
+    return pd.concat([part for _, rows in per_image.groupby(settings) for part in each_part(rows)])
+
+
 def sample(per_image, experiment, cohort, columns=("dice",)):
     """Rows that count of one experiment on one cohort, all folds together.
 
@@ -115,7 +132,7 @@ def sample(per_image, experiment, cohort, columns=("dice",)):
     rows : pandas.DataFrame
         ``fold``, ``patient`` and ``image``, and the columns; empty where the experiment was not run on the cohort.
     """
-    keep = ["fold", "patient", "image", *columns]
+    keep = [*IMAGE, *columns]
     readers = [read for (name, _), read in by_run(per_image).items() if name == experiment]
     parts = (rows.loc[rows["cohort"] == cohort, keep] for read in readers for rows in map(default_route, read()))
     return one_table(parts, keep)
@@ -160,11 +177,10 @@ def matched(samples):
     LusbookError
         When a sample has an image twice.
     """
-    key = ["fold", "patient", "image"]
-    rows = one_table((rows.assign(sample=name) for name, rows in samples.items()), [*key, "sample", "dice"])
-    if (twice := rows.duplicated([*key, "sample"])).any():
+    rows = one_table((rows.assign(sample=name) for name, rows in samples.items()), [*IMAGE, "sample", "dice"])
+    if (twice := rows.duplicated([*IMAGE, "sample"])).any():
         raise LusbookError(f"per-image tables: image {rows.loc[twice].iloc[0].to_dict()} is there twice")
-    wide = rows.pivot(index=key, columns="sample", values="dice")
+    wide = rows.pivot(index=IMAGE, columns="sample", values="dice")
     return wide.reindex(columns=list(samples)).astype(float).rename_axis(columns=None)
 
 

@@ -174,8 +174,8 @@ def make_settings(preset="paper", /, **overrides):
     ...
     lusbook.errors.LusbookError: preset 'demo': setting 'image_size': input should be a multiple of 8, received 100
     """
-    kept = {name for name, value in overrides.items() if value is None and name in Settings.model_fields}
-    values = load_preset(preset) | {name: value for name, value in overrides.items() if name not in kept}
+    fields = Settings.model_fields  # a name that is none is refused whatever its value
+    values = load_preset(preset) | {k: value for k, value in overrides.items() if value is not None or k not in fields}
     try:
         return Settings(**values)
     except pydantic.ValidationError as error:

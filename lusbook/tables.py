@@ -11,11 +11,10 @@ import pandas as pd
 from lusbook.errors import LusbookError
 from lusbook.experiments import EXPERIMENTS
 from lusbook.metrics import METRICS, summarise
-from lusbook.rows import ROUTES, by_run, each_part
+from lusbook.rows import ROUTES, by_run, each_part, of_variants
 from lusbook.settings import PROJECT
 
 PUBLISHED = PROJECT / "data" / "paper"
-FOLDWISE = ("experiment", "cohort", "fold")
 NOT_RUN, NO_VALUE = "not run", "–"
 
 
@@ -181,11 +180,13 @@ def _layout(rows, title, ours, published):
     return pd.DataFrame(table, index=[*names.values(), *extra])
 
 
-def _folds_note(by_fold):
-    """For each (experiment, cohort) with fewer folds than the study: a note that says so, else nothing."""
-    total = by_fold["fold"].nunique()
-    folds = by_fold.groupby(["experiment", "cohort"])["fold"].nunique()
-    return {key: f" ({count} of {total} folds)" if count < total else "" for key, count in folds.items()}
+def _noted_table(per_image, metric):
+    """As :func:`metric_table`, with a column ``note``: over how many folds, where they are fewer than the study's."""
+    key = ["experiment", "cohort"]
+    by_fold = metric_table(per_image, metric, [*key, "fold"])
+    total, folds = by_fold["fold"].nunique(), by_fold.groupby(key)["fold"].nunique()
+    notes = folds.map(lambda count: f" ({count} of {total} folds)" if count < total else "").rename("note")
+    return together(by_fold, key).join(notes, on=key)
 
 
 def _cells(table, text):
@@ -209,9 +210,8 @@ def table1(per_image, dice="dice"):
         ``"COVID-19 ours"``, ``"COVID-19 published"``, ``"CAP ours"``, ``"CAP published"``. What was not run says
         so; a mean over fewer folds than the study's other runs have says over how many.
     """
-    by_fold = metric_table((rows.assign(dice=rows[dice]) for rows in each_part(per_image)), "dice", FOLDWISE)
-    notes, rows = _folds_note(by_fold), together(by_fold, FOLDWISE[:2])
-    ours = _cells(rows, lambda row: mean_std(row.mean, row.std) + notes[row.experiment, row.cohort])
+    rows = _noted_table((rows.assign(dice=rows[dice]) for rows in each_part(per_image)), "dice")
+    ours = _cells(rows, lambda row: mean_std(row.mean, row.std) + row.note)
     published = _cells(load_published("table1"), lambda row: mean_std(row.dice_mean, row.dice_std))
     return _layout(rows, "", ours, published)
 
@@ -254,9 +254,8 @@ def table2(per_image):
     """
     sides = []
     for metric in ("sensitivity", "specificity"):
-        by_fold = metric_table(each_part(per_image), metric, FOLDWISE)
-        notes, rows = _folds_note(by_fold), together(by_fold, FOLDWISE[:2])
-        ours = _cells(rows, lambda row, notes=notes: _number(row.mean) + notes[row.experiment, row.cohort])
+        rows = _noted_table(each_part(per_image), metric)
+        ours = _cells(rows, lambda row: _number(row.mean) + row.note)
         published = _cells(load_published("table2"), lambda row, metric=metric: _number(getattr(row, metric)))
         sides.append(_layout(rows, metric, ours, published))
     table = pd.concat(sides, axis=1)
@@ -344,7 +343,7 @@ def spread_table(per_image, by, over="seed"):
         Rows by ``by`` and cohort: ``n`` (values of ``over``), the mean Dice of each, their mean, and their standard
         deviation.
     """
-    means = metric_table(_each_default_route(per_image, [by, over]), "dice", by=(by, "cohort", over))
+    means = metric_table(of_variants(per_image, [by, over]), "dice", by=(by, "cohort", over))
     means = means.pivot(index=[by, "cohort"], columns=over, values="mean")
     table = means.add_prefix(f"{over} ")
     table.insert(0, "n", means.count(axis=1))
@@ -368,12 +367,7 @@ def variants_table(per_image, by):
     table : pandas.DataFrame of str
         Rows by experiment and cohort; a column for each value, mean ± standard deviation over images.
     """
-    return _side_by_side(_each_default_route(per_image, [by]), by)
-
-
-def _each_default_route(per_image, settings):
-    """Rows that count of every variant: each image is there once for each combination of the settings."""
-    return pd.concat([part for _, rows in per_image.groupby(settings) for part in each_part(rows)])
+    return _side_by_side(of_variants(per_image, [by]), by)
 
 
 def _side_by_side(rows, by):

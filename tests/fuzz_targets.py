@@ -273,7 +273,7 @@ def read_run(folder):
     """A run's folder; in its manifest, "right" stands for the digest of a file."""
     manifest = (folder / "manifest.json").read_bytes() if (folder / "manifest.json").exists() else b""
     for name in RUN[:3]:
-        found = digests.short_digest((folder / name).read_bytes()) if (folder / name).exists() else "none"
+        found = digests.file_digest(folder / name) if (folder / name).exists() else "none"
         manifest = manifest.replace(f'"{name}": "right"'.encode(), f'"{name}": "{found}"'.encode())
     (folder / "manifest.json").write_bytes(manifest)
     whole = store.read_tables(folder), store.read_arrays(folder), segment.read_model(folder)

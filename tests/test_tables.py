@@ -201,7 +201,7 @@ def test_means_of_parts_are_those_of_the_whole():
         groups = per_image.groupby(["experiment", "cohort"], sort=False)[metric]
         expected = groups.agg(["mean", "std", "count"]).loc[whole[["experiment", "cohort"]].itertuples(index=False)]
         np.testing.assert_allclose(whole[["mean", "std", "n"]], expected)
-        by_fold = metric_table(per_image, metric, tables.FOLDWISE)
+        by_fold = metric_table(per_image, metric, ["experiment", "cohort", "fold"])
         pd.testing.assert_frame_equal(tables.together(by_fold, ["experiment", "cohort"]), whole)
         parts = (part for _, part in per_image.groupby(np.arange(len(per_image)) % 5))
         pd.testing.assert_frame_equal(metric_table(parts, metric), whole)
