@@ -13,3 +13,8 @@ from lusbook.settings import Settings, chapter_settings, make_settings
 Image.MAX_IMAGE_PIXELS = 2**24  # a picture of twice as many is refused before it is unpacked
 
 __all__ = ["LusbookError", "Settings", "chapter_settings", "make_settings"]
+import os
+
+# TensorFlow takes oneDNN's kernels by itself on some processors only; on the others its own are half as fast. Set here,
+# since it must be set before TensorFlow is imported, by whichever module.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -16,6 +16,8 @@ from lusbook.digests import PHANTOM_CODE, code_digest
 from lusbook.errors import LusbookError
 from lusbook.manifests import digest, read_manifest, read_table
 
+MORE = 60  # simulated patients of either kind whom networks are only tested on
+
 
 def load_cohorts(settings, processes=None):
     """Load the two cohorts of a study.
@@ -75,13 +77,39 @@ def _load_manifest(path, image_size, digests):
 
 def phantom_parameters(name, settings):
     """Parameters of :func:`lusbook.phantom.simulate` of a study's simulated cohort."""
-    return {
+    gap = {"gap": settings.cap_gap} if name == "cap" and settings.cap_gap else {}
+    return gap | {
         "name": name,
         "seed": settings.phantom_seed,
         "scanner": settings.phantom_scanner,
         "diversity": getattr(settings, f"{name}_diversity"),
         "consistency": getattr(settings, f"{name}_consistency"),
         "image_size": settings.image_size,
+    }
+
+
+def load_more(settings, processes=None):
+    """Load more patients of both conditions, whom no network is trained on: six are too few for a test to be sharp.
+
+    Parameters
+    ----------
+    settings : Settings
+        With simulated cohorts; ``phantom_test_frames`` frames of each of :data:`MORE` patients.
+    processes : int, optional
+        As for :func:`load_cohorts`.
+
+    Returns
+    -------
+    more : dict of Cohort
+        ``covid`` and ``cap``; empty where there are none.
+    """
+    frames = settings.phantom_test_frames
+    if settings.cohorts != "phantom" or not frames:
+        return {}
+    plan = {"plan": ((frames,) * MORE,)}
+    return {
+        name: load_phantom(processes, **phantom_parameters(name, settings) | plan | {"name": f"{name}-more"})
+        for name in NAMES
     }
 
 

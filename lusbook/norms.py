@@ -69,3 +69,31 @@ def move_statistics(model, passes):
     ends = np.cumsum([norm.moving.shape[-1] for norm in norms])
     for norm, end in zip(norms, ends.tolist(), strict=True):
         norm.moving.assign(moving[:, end - norm.moving.shape[-1] : end])
+
+
+def moments(model, batches):
+    """Mean and mean square of what each batch normalisation sees, shape (2, channels of all of them).
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its last output is the statistics of its batch normalisations; without dropout.
+    batches : iterable of tensor, shape (n, size, size, 1), float32
+        All of one length.
+
+    References
+    ----------
+    Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
+    """
+    found = np.stack([ops.convert_to_numpy(model(batch, training=True)[-1]) for batch in batches])
+    return np.stack([found[:, 0].mean(axis=0), (found[:, 1] + found[:, 0] ** 2).mean(axis=0)])
+
+
+def set_statistics(model, found):
+    """Give a model's batch normalisations the statistics of :func:`moments`."""
+    mean, square = found
+    statistics = np.stack([mean, square - mean**2])  # (2, channels of all batch normalisations)
+    norms = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
+    ends = np.cumsum([norm.moving.shape[-1] for norm in norms]).tolist()
+    for norm, end in zip(norms, ends, strict=True):
+        norm.moving.assign(statistics[:, end - norm.moving.shape[-1] : end])

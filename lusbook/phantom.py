@@ -20,7 +20,7 @@ from lusbook import anatomy, annotator
 from lusbook.anatomy import NUMBERS
 from lusbook.cohort import Cohort
 from lusbook.errors import LusbookError
-from lusbook.scanner import SCANNERS, SIDE, image, shrink
+from lusbook.scanner import SCANNERS, SIDE, image, shrink, widen_gap
 
 #: Frames per patient, fold by fold. The paper (section 2.4) reports seven CAP patients, but its folds (section 2.5)
 #: of 1, 2 and 3 patients with 148, 111 and 67 images already hold all 326 images. We follow the folds, which account
@@ -122,6 +122,9 @@ def frame(name, patient, index, **parameters):
         Side of the images in px, a multiple of 8; 256 by default.
     annotator : int
         Who labels: another number is another person of the same consistency; 0 by default.
+    gap : float
+        0 to 1: how far the frames' appearance lies from that of the scanner's own settings, as another hospital's
+        would; 0 by default. Neither the truth nor the label changes with it.
 
     Returns
     -------
@@ -144,7 +147,10 @@ def digest(name, *, plan=None, **parameters):
     str
         16 hexadecimal digits of SHA-256.
     """
-    defined = [name, vars(_key(**parameters)), _checked_plan(name, plan)]
+    key = vars(_key(**parameters))
+    if not key["gap"]:  # cohorts without a gap are those from before there was one
+        del key["gap"]
+    defined = [name, key, _checked_plan(name, plan)]
     return hashlib.sha256(json.dumps(defined, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
@@ -157,9 +163,9 @@ def _checked_plan(name, plan):
     return plan
 
 
-def _key(*, diversity, consistency, seed=0, scanner="butterfly", numbers="paper", image_size=SIDE, annotator=0):
+def _key(*, diversity, consistency, seed=0, scanner="butterfly", numbers="paper", image_size=SIDE, annotator=0, gap=0.0):
     """What frames depend on beside the cohort's name, checked."""
-    for key, value in (("diversity", diversity), ("consistency", consistency)):
+    for key, value in (("diversity", diversity), ("consistency", consistency), ("gap", gap)):
         if not 0 <= value <= 1:
             raise LusbookError(f"phantom {key}: expected a number from 0 to 1, received {value}")
     for key, value, known in (("scanner", scanner, SCANNERS), ("numbers", numbers, NUMBERS)):
@@ -178,6 +184,7 @@ def _key(*, diversity, consistency, seed=0, scanner="butterfly", numbers="paper"
         numbers=numbers,
         image_size=int(image_size),
         annotator=int(annotator),
+        gap=float(gap),
     )
 
 
@@ -203,6 +210,7 @@ def _frames(job):
 
     person = f"annotator {key.annotator}"
     p = anatomy.draw_patient(random(0, "patient"), key.diversity, key.scanner, key.numbers)
+    widen_gap(p, key.gap)
     style = annotator.draw_style(random(0, person))
     frames = []
     for index in indices:

@@ -340,6 +340,7 @@ def _train(network, source, settings, size, iterations, seed, taken, label, stre
 def _outcome(network, load, trained, taken, rival, fold, cohorts, threshold):
     """Learning curve at the iterations ``taken``, and scores at ``trained`` with every kind of statistics."""
     from lusbook import trials
+    from lusbook.norms import set_statistics
 
     curve = []
     for iteration in taken:
@@ -394,6 +395,7 @@ def score(predict, cohorts, fold, threshold):
 def _statistics(network, rival, cohorts, fold):
     """Moments of training images of the source (translated, where the network does that), the target, and both."""
     from lusbook import trials
+    from lusbook.norms import moments
 
     images = {
         kind: network_images(cohorts[name].subset(fold_indices(cohorts[name], fold)[0]).images)
@@ -401,38 +403,5 @@ def _statistics(network, rival, cohorts, fold):
     }
     if "translated" in network.routes:
         images["source"] = trials.in_batches(lambda batch: network.generator(batch, training=False), images["source"])
-    found = {kind: moments(network.model, part) for kind, part in images.items()}
+    found = {kind: moments(network.model, trials.filled_batches(part)) for kind, part in images.items()}
     return found | {"both": np.mean(list(found.values()), axis=0)}
-
-
-def moments(model, images):
-    """Mean and mean square of what each batch normalisation sees, shape (2, channels of all of them).
-
-    Parameters
-    ----------
-    model : keras.Model
-        Its last output is the statistics of its batch normalisations, see :mod:`lusbook.norms`; without dropout.
-    images : ndarray, shape (n, size, size, 1), float32
-
-    References
-    ----------
-    Schneider et al., "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020.
-    """
-    from keras import ops
-
-    from lusbook import trials
-
-    found = trials.in_batches(lambda batch: ops.convert_to_numpy(model(batch, training=True)[-1])[None], images)
-    return np.stack([found[:, 0].mean(axis=0), (found[:, 1] + found[:, 0] ** 2).mean(axis=0)])
-
-
-def set_statistics(model, found):
-    """Give a model's batch normalisations the statistics of :func:`moments`."""
-    from lusbook.norms import BatchNorm
-
-    mean, square = found
-    statistics = np.stack([mean, square - mean**2])  # (2, channels of all batch normalisations)
-    norms = [layer for layer in model.layers if isinstance(layer, BatchNorm)]
-    ends = np.cumsum([norm.moving.shape[-1] for norm in norms]).tolist()
-    for norm, end in zip(norms, ends, strict=True):
-        norm.moving.assign(statistics[:, end - norm.moving.shape[-1] : end])

@@ -26,6 +26,7 @@ from lusbook.formats import check_manifest
 from lusbook.loading import (
     cohort_digests,
     load_cohorts,
+    load_more,
     load_source,
     phantom_parameters,
     source_digest,
@@ -118,6 +119,7 @@ def run(name, fold, settings, results=None, label=None, deadline=None, with_weig
                 cohorts,
                 parent,
                 label or f"{name} fold {fold}",
+                load_more(settings),
                 folder=folder,
                 key=checkpoint_key(params),
                 deadline=deadline,

@@ -54,6 +54,26 @@ SCANNERS = {
     },
 }
 
+#: What another hospital's settings of the same kind of probe change at gap 1, in the units above. Each keeps the order
+#: of echoes: what is brighter than its surroundings stays so.
+GAP = {"gain": -20, "range": 40, "slope": 0.4, "grain": 0.3, "lateral": 0.2, "axial": 0.1}
+CLUTTER = -10.0  # dB over muscle, of the haze of echoes from elsewhere at gap 1; its amplitude grows with the gap
+
+
+def widen_gap(p, gap):
+    """Change how a patient looks, and nothing of what there is to see: gain, dynamic range, haze, size of speckle.
+
+    Parameters
+    ----------
+    p : types.SimpleNamespace
+        The patient, laid out; its settings change in place. Geometry, anatomy and random choices stay.
+    gap : float
+        0 (as drawn) to 1: how far from the settings drawn, see :data:`GAP` and :data:`CLUTTER`.
+    """
+    for name, change in GAP.items():
+        setattr(p, name, getattr(p, name) + gap * change)
+    p.clutter = gap * 10 ** (CLUTTER / 20)  # amplitude
+
 
 def lay_out(p):
     """Grid of scan lines, point spread, and coordinates of every pixel of the fan.
@@ -123,6 +143,8 @@ def image(p, scattered, mirrored, shadow, shift, rng):
     # noise of the same distribution as fresh scatterers, and far from them: their own numbers, upside down
     field += np.exp(0.1151 * (p.noise + p.noise_slope * p.z / 10)) * fresh[:, ::-1, ::-1]
     power = np.einsum("lij,lij->ij", field, field) / LOOKS
+    if p.clutter:
+        power += p.clutter**2 * np.einsum("lij,lij->ij", fresh[:, ::-1], fresh[:, ::-1]) / LOOKS
     power += np.exp(0.2303 * p.side_lobes) * uniform_filter1d(power, 2 * int(6 * p.degree) + 1, axis=1)
     shown = 10 * np.log10(power + 1e-9) + p.gain + 2 * p.diversity * rng.uniform(-1, 1)
     shown = _less_speckle(shown, p.grain)

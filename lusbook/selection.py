@@ -4,11 +4,8 @@ Besides the last weights: an exponential moving average of them, the snapshot th
 as a leak to compare with, the snapshot that the target's test labels pick, as the reference's author does it.
 """
 
-from types import SimpleNamespace
-
 import keras
 import numpy as np
-import pandas as pd
 from keras import ops
 
 from lusbook import backend
@@ -121,34 +118,3 @@ def choose(snapshots, target):
         "label-free": int(by_iteration["information"].idxmax()),
         "oracle": int(by_iteration[f"dice_{target}"].idxmax()),
     }
-
-
-def compare(candidates, evaluate, unlabelled, target):
-    """Test every snapshot and the average.
-
-    Parameters
-    ----------
-    candidates : dict of (int or str) to callable
-        Iterations of snapshots, and ``"average"``; the callable puts the weights into the network.
-    evaluate : callable
-        Tests the network as it is: a table of the counts and Dice of every test image.
-    unlabelled : callable
-        Probabilities of the network as it is on unlabelled target images.
-    target : str
-
-    Returns
-    -------
-    tables : types.SimpleNamespace
-        ``snapshots``, see :func:`choose`, and ``selection``, the test images' rows for each of ``CANDIDATES`` but
-        ``last``, with columns ``weights`` and ``iteration``.
-    """
-    rows, tested = [], {}
-    for name, load in candidates.items():
-        load()
-        tested[name] = evaluate()
-        dice = tested[name].groupby("cohort")["dice"].mean().add_prefix("dice_")
-        rows.append({"iteration": name, "information": information(unlabelled()), **dice})
-    snapshots = pd.DataFrame([row for row in rows if row["iteration"] != "average"])
-    chosen = {"average": "average"} | choose(snapshots, target)
-    selection = [tested[key].assign(weights=name, iteration=key) for name, key in chosen.items()]
-    return SimpleNamespace(snapshots=snapshots, selection=pd.concat(selection, ignore_index=True))

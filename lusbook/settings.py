@@ -63,6 +63,12 @@ class Settings(pydantic.BaseModel):
     cap_diversity: float = pydantic.Field(0.8, ge=0, le=1, description="variability of simulated CAP images")
     covid_consistency: float = pydantic.Field(0.9, ge=0, le=1, description="consistency of simulated COVID-19 labels")
     cap_consistency: float = pydantic.Field(0.5, ge=0, le=1, description="consistency of simulated CAP labels")
+    cap_gap: float = pydantic.Field(
+        0.5, ge=0, le=1, description="how far simulated CAP images lie from COVID-19 images in appearance"
+    )
+    phantom_test_frames: int = pydantic.Field(
+        10, ge=0, description="frames of each of the 60 more patients of either kind whom networks are only tested on"
+    )
 
     augment_rotation: float = pydantic.Field(15.0, ge=0, le=180, description="largest rotation, degrees (open)")
     augment_shift: float = pydantic.Field(0.1, ge=0, lt=1, description="largest shift, share of the side (open)")
@@ -84,6 +90,10 @@ class Settings(pydantic.BaseModel):
     fine_tune_learning_rate: float = pydantic.Field(0.0005, gt=0, description="Adam step size of fine-tuning")
     fine_tune_iterations: int | None = pydantic.Field(None, ge=1, description="iterations in place of fine_tune_epochs")
 
+    unet_snapshots: int = pydantic.Field(
+        20, ge=0, description="points of the learning curve of a U-Net (not in the paper)"
+    )
+
     sifa_width: float = pydantic.Field(1.0, gt=0, description="factor on every channel count of SIFA")
     sifa_batch_size: int = pydantic.Field(12, ge=1, description="images of each domain per SIFA batch")
     sifa_iterations: int = pydantic.Field(10_000, ge=1, description="SIFA iterations")
@@ -100,7 +110,9 @@ class Settings(pydantic.BaseModel):
     sifa_average_decay: float = pydantic.Field(
         0.999, ge=0, lt=1, description="decay of the moving average of weights, per iteration (not in the paper)"
     )
-    sifa_snapshots: int = pydantic.Field(10, ge=1, description="snapshots to choose weights from (not in the paper)")
+    sifa_snapshots: int = pydantic.Field(
+        20, ge=1, description="points of SIFA's learning curve, and snapshots to choose from (not in the paper)"
+    )
 
     real_iterations: int | None = pydantic.Field(
         None, ge=1, description="iterations of the U-Net that real clips are shown to, in place of unet_epochs"

@@ -123,8 +123,10 @@ def build_decoder(size, width=1.0, seed=0, precision="float32"):
     features = keras.Input((size // 8, size // 8, net.channels(512)))
     image = keras.Input((size, size, 1))
     x = net.conv(features, 128, 3)
+    net.stddev = 0.01  # of the residual blocks alone, as in the reference implementation
     for _ in range(4):
         x = net.residual(x, 128)
+    net.stddev = 0.02
     for count in (64, 64, 32):
         x = net.transposed(x, count)
     x = net.conv(x, 1, 7, norm=False, relu=False, scale=False)

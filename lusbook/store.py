@@ -33,6 +33,8 @@ from lusbook.settings import PROJECT, is_preset, make_settings
 FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
 NEEDED = ("code", "data", "files", "seconds")  # of what a manifest says
 PART = 2**13  # rows of a run's per-image table that are read at a time
+#: Values that leave out what settings added later; a run's parameters do not name them.
+BEFORE = {"devices": 1, "cap_gap": 0.0, "phantom_test_frames": 0, "unet_snapshots": 0}
 LOCK_SECONDS = 0.1  # until a lock that another process holds is tried again
 
 # ---------------------------------------------------------------------------------------------
@@ -45,8 +47,9 @@ def relevant(settings, method):
     if settings.cohorts != "phantom":
         other += ("phantom_", "covid_", "cap_")
     found = {k: v for k, v in settings.model_dump().items() if not k.startswith(other) and k != "preset"}
-    if settings.devices == 1:  # runs from before there was this setting are the same
-        del found["devices"]
+    for name, without in BEFORE.items():  # runs from before there was the setting are the same
+        if found.get(name) == without:
+            del found[name]
     return found
 
 

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,13 +11,17 @@ import pandas as pd
 from lusbook import backend, checkpoints, metrics, selection, sifa, unet
 from lusbook.augment import random_transforms, vary_intensity
 from lusbook.cohort import fold_indices, network_images, reduce_to, shown_frame
+from lusbook.norms import moments, set_statistics
 from lusbook.training import batch_indices, fit, iterations_per_epoch, reset
 
 INFERENCE_BATCH = 32
 UNLABELLED = 128  # target training images that the label-free criterion looks at, evenly spread
+STATISTICS = 96  # training images of either domain from which batch-norm statistics are recomputed, evenly spread
+PICTURED = 5  # snapshots whose translations are kept, evenly spread
+CURVE = 48  # test images of either cohort on which learning curves are taken, evenly spread
 
 
-def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep):
+def run_trial(experiment, fold, settings, cohorts, parent=None, label="", more=None, **keep):
     """Train and test one experiment on one fold.
 
     Parameters
@@ -32,15 +36,17 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep
         Weights that a fine-tuning starts from.
     label : str
         What progress lines name.
+    more : dict of Cohort, optional
+        Further patients of both conditions, whom nothing is trained on, see :func:`lusbook.loading.load_more`.
     **keep
         ``folder``, ``key`` and ``deadline`` of :func:`lusbook.training.fit`.
 
     Returns
     -------
     outcome : dict
-        ``tables`` (``history`` and ``per_image``; for SIFA also ``snapshots`` and ``selection``, see
-        :mod:`lusbook.selection`), ``overlays`` (arrays by name), ``weights`` (list of arrays) and ``machine``
-        (what computed).
+        ``tables`` (``history``, ``per_image``, ``curve`` where snapshots are taken and ``more_patients`` where there
+        are any; for SIFA also ``snapshots`` and ``selection``, see :mod:`lusbook.selection`), ``overlays`` (arrays by
+        name), ``weights`` (list of arrays) and ``machine`` (what computed).
     """
     seed = (settings.seed, fold, zlib.crc32(experiment.name.encode()))
     training = {name: cohort.subset(fold_indices(cohort, fold)[0]) for name, cohort in cohorts.items()}
@@ -51,10 +57,20 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label="", **keep
     per_image, overlays = test(experiment, fold, settings, cohorts, network)
     weights = [np.asarray(variable.value) for variable in network.weights]
     tables = {"history": pd.DataFrame(history), "per_image": per_image}
+    if more:
+        tables["more_patients"] = pd.concat(
+            [
+                score(predict(network, experiment, name, cohort.images, settings.threshold), name, cohort)
+                for name, cohort in more.items()
+            ],
+            ignore_index=True,
+        )
     if experiment.method == "sifa":
         images = training[experiment.target].images
-        more, grown = test_snapshots(experiment, fold, settings, cohorts, network, images, keep["folder"])
-        tables, overlays = tables | more, overlays | grown
+        found, grown = test_snapshots(experiment, fold, settings, cohorts, network, images, keep["folder"])
+        tables, overlays = tables | found, overlays | grown
+    elif taken := snapshots_of_unet(experiment, len(history), settings):
+        tables["curve"] = curve_of_unet(experiment, fold, settings, cohorts, network, taken, keep["folder"])
     return {"tables": tables, "overlays": overlays, "weights": weights, "machine": machine()}
 
 
@@ -107,7 +123,21 @@ def train_unet(experiment, training, settings, seed, parent, label, **keep):
         return vary_intensity(images[chosen], rng, settings.augment_intensity), masks[chosen], transforms
 
     iterations = iterations or epochs * iterations_per_epoch(len(images), size)
-    return network, fit(network.step, batch, iterations, label, state=network.state, **keep)
+    taken = snapshots_of_unet(experiment, iterations, settings)
+
+    def after(iteration):
+        if iteration in taken:
+            checkpoints.save_snapshot(keep["folder"], iteration, [np.asarray(v.value) for v in network.weights])
+
+    return network, fit(network.step, batch, iterations, label, state=network.state, after=after, **keep)
+
+
+def snapshots_of_unet(experiment, iterations, settings):
+    """Iterations at which the learning curve of a U-Net is taken; a fine-tuning has a share of a training's."""
+    count = settings.unet_snapshots
+    if experiment.parent:
+        count = -(-count * settings.fine_tune_epochs // settings.unet_epochs)
+    return selection.snapshot_iterations(iterations, count) if count else []
 
 
 @lru_cache(maxsize=1)
@@ -131,6 +161,8 @@ def sifa_network(settings):
         follow=follow,
         routes={"translated": translated, "direct": direct},
         translate=sifa.make_translate(networks),
+        generator=networks.generator,
+        encoder=networks.encoder,
     )
 
 
@@ -176,15 +208,44 @@ def adapt(source, b, settings, seed, label, **keep):
         return losses
 
     taken = selection.snapshot_iterations(settings.sifa_iterations, settings.sifa_snapshots)
+    network.refresh = partial(refresh_statistics, network, evenly(a, STATISTICS), evenly(b, STATISTICS))
 
     def after(iteration):
         network.follow(iteration)
-        if iteration in taken:
+        if iteration in taken:  # the last iteration always is
+            network.refresh()
             checkpoints.save_snapshot(keep["folder"], iteration, [np.asarray(v.value) for v in network.weights])
 
     batches = [pool.batches for pool in pools]
     iterations = settings.sifa_iterations
     return network, fit(step, batch, iterations, label, state=network.state, pools=batches, after=after, **keep)
+
+
+def refresh_statistics(network, a, b):
+    """Recompute the statistics of the encoder's batch normalisations at its weights as they are.
+
+    The moving ones lag behind weights that move fast. Segmentation sees target images and translated source images:
+    statistics are the mean over both. Training itself never reads them.
+
+    Parameters
+    ----------
+    network : types.SimpleNamespace
+        As :func:`sifa_network` gives it.
+    a, b : ndarray, shape (n, size, size, 1), float32
+        Training images of the source and of the target; no labels.
+
+    References
+    ----------
+    The reference implementation passes 20 batches in training mode before it stores weights.
+    """
+    translated = [network.generator(part, training=False) for part in filled_batches(a)]
+    found = [moments(network.encoder, batches) for batches in (translated, filled_batches(b))]
+    set_statistics(network.encoder, np.mean(found, axis=0))
+
+
+def evenly(images, count):
+    """At most so many images, evenly spread."""
+    return images[np.unique(np.linspace(0, len(images) - 1, count).round().astype(int))]
 
 
 def network_masks(masks):
@@ -210,12 +271,13 @@ def probabilities(predict, images):
 
 def in_batches(function, images):
     """Apply a compiled function to images in batches of one size, so that it is traced once."""
-    found = []
-    for start in range(0, len(images), INFERENCE_BATCH):
-        part = images[start : start + INFERENCE_BATCH]
-        filled = np.resize(part, (INFERENCE_BATCH, *part.shape[1:]))
-        found.append(np.asarray(function(filled))[: len(part)])
-    return np.concatenate(found)
+    return np.concatenate([np.asarray(function(part)) for part in filled_batches(images)])[: len(images)]
+
+
+def filled_batches(images):
+    """Images in batches of one size; the last one is filled up with its own again."""
+    parts = (images[start : start + INFERENCE_BATCH] for start in range(0, len(images), INFERENCE_BATCH))
+    return [np.resize(part, (INFERENCE_BATCH, *part.shape[1:])) for part in parts]
 
 
 def default_route(experiment, cohort):
@@ -242,17 +304,106 @@ def test(experiment, fold, settings, cohorts, network):
         shown = int(np.flatnonzero(index == shown_frame(cohort, fold))[0])
         overlays |= {f"{name}_image": subset.images[shown], f"{name}_mask": subset.masks[shown]}
         overlays[f"{name}_index"] = index[shown]
-        for route in network.routes if name in experiment.source else ["direct"]:
-            predicted = probabilities(network.routes[route], subset.images) > settings.threshold
-            overlays[f"{name}_{route}"] = predicted[shown]
-            rows = pd.DataFrame({"cohort": name, "patient": subset.patients, "image": index, "route": route})
-            found = metrics.per_image(predicted, subset.masks)
-            if subset.truth is not None:  # beside the Dice against what the annotator drew
-                found["dice_truth"] = metrics.per_image(predicted, subset.truth)["dice"]
-            tables.append(pd.concat([rows, found], axis=1))
+        predicted = predict(network, experiment, name, subset.images, settings.threshold)
+        overlays |= {f"{name}_{route}": masks[shown] for route, masks in predicted.items()}
+        tables.append(score(predicted, name, subset, index))
         if experiment.method == "sifa":
             overlays |= translations(experiment, name, network, subset.images[shown])
     return pd.concat(tables, ignore_index=True), overlays
+
+
+def predict(network, experiment, name, images, threshold):
+    """Masks of the images of a cohort, by every route that it has.
+
+    Parameters
+    ----------
+    network : types.SimpleNamespace
+    experiment : Experiment
+    name : str
+        ``covid`` or ``cap``: what the images are to the experiment.
+    images : ndarray, shape (n, size, size), uint8
+    threshold : float
+
+    Returns
+    -------
+    predicted : dict of ndarray, shape (n, size, size), bool
+    """
+    routes = network.routes if name in experiment.source else ["direct"]
+    return {route: probabilities(network.routes[route], images) > threshold for route in routes}
+
+
+def score(predicted, name, cohort, index=None):
+    """Score masks against a cohort's labels, and against its exact masks where they are known.
+
+    Parameters
+    ----------
+    predicted : dict of ndarray
+        As :func:`predict` gives it.
+    name : str
+    cohort : Cohort
+    index : ndarray of int, optional
+        Numbers of the images; from 0 by default.
+
+    Returns
+    -------
+    per_image : pandas.DataFrame
+        Columns cohort, patient, image, route, those of :func:`lusbook.metrics.per_image`, and ``dice_truth`` where
+        exact masks are known.
+    """
+    tables = []
+    for route, masks in predicted.items():
+        rows = pd.DataFrame({"cohort": name, "patient": cohort.patients, "route": route})
+        rows.insert(2, "image", np.arange(len(cohort)) if index is None else index)
+        found = metrics.per_image(masks, cohort.masks)
+        if cohort.truth is not None:  # beside the Dice against what the annotator drew
+            found["dice_truth"] = metrics.per_image(masks, cohort.truth)["dice"]
+        tables.append(pd.concat([rows, found], axis=1))
+    return pd.concat(tables, ignore_index=True)
+
+
+def curve_cohorts(cohorts, fold):
+    """The test images on which learning curves are taken: a fixed part of the fold, evenly spread."""
+    return {name: cohort.subset(evenly(fold_indices(cohort, fold)[1], CURVE)) for name, cohort in cohorts.items()}
+
+
+def curve_point(experiment, network, cohorts, settings, iteration):
+    """Mean scores of a network as it is: one point of a learning curve.
+
+    Nothing is chosen by it, but for the oracle of :mod:`lusbook.selection`, which is shown as the leak that it is.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    network : types.SimpleNamespace
+    cohorts : dict of Cohort
+        As :func:`curve_cohorts` picks them.
+    settings : Settings
+    iteration : int
+
+    Returns
+    -------
+    point : pandas.DataFrame
+        One row for each cohort and route: iteration, cohort, route, ``images``, and the means of ``dice`` and of
+        ``dice_truth`` (NaN where exact masks are not known) over them.
+    """
+    tables = []
+    for name, cohort in cohorts.items():
+        found = score(predict(network, experiment, name, cohort.images, settings.threshold), name, cohort)
+        tables.append(found if "dice_truth" in found else found.assign(dice_truth=np.nan))
+    groups = pd.concat(tables).groupby(["cohort", "route"], sort=False)
+    means = groups[["dice", "dice_truth"]].mean()
+    means.insert(0, "images", groups.size())
+    means.insert(0, "iteration", iteration)
+    return means.reset_index()[["iteration", "cohort", "route", "images", "dice", "dice_truth"]]
+
+
+def curve_of_unet(experiment, fold, settings, cohorts, network, taken, folder):
+    """Learning curve of a U-Net, from the snapshots of its training; as :func:`curve_point`, one after the other."""
+    points = []
+    for iteration in taken:
+        reset(network.weights, checkpoints.load_snapshot(folder, iteration))
+        points.append(curve_point(experiment, network, curve_cohorts(cohorts, fold), settings, iteration))
+    return pd.concat(points, ignore_index=True)
 
 
 def translations(experiment, cohort, network, image, suffix=""):
@@ -263,7 +414,7 @@ def translations(experiment, cohort, network, image, suffix=""):
 
 
 def test_snapshots(experiment, fold, settings, cohorts, network, unlabelled, folder):
-    """Test the snapshots and the average of a SIFA training, by the default route of each cohort.
+    """Test the snapshots of a SIFA training on a part of the test fold, and those that are chosen on all of it.
 
     Parameters
     ----------
@@ -275,37 +426,48 @@ def test_snapshots(experiment, fold, settings, cohorts, network, unlabelled, fol
     Returns
     -------
     tables : dict of pandas.DataFrame
-        ``snapshots`` and ``selection``.
+        ``curve`` (see :func:`curve_point`), ``snapshots`` (see :func:`lusbook.selection.choose`; Dice by the default
+        route of each cohort, on the part of the test fold that curves are taken on) and ``selection``: rows of every
+        test image for the average, the label-free choice and the oracle, with columns ``weights`` and ``iteration``.
     overlays : dict of ndarray
-        Translations of the shown frames by every snapshot, ``<cohort>_fake_<iteration>`` and so on.
+        Translations of the shown frames by :data:`PICTURED` snapshots, ``<cohort>_fake_<iteration>`` and so on.
     """
-    seen = unlabelled[np.unique(np.linspace(0, len(unlabelled) - 1, UNLABELLED).round().astype(int))]
-    overlays = {}
+    seen = evenly(unlabelled, UNLABELLED)
+    tested, overlays, points = curve_cohorts(cohorts, fold), {}, []
 
-    def evaluate():
-        tables = []
+    def load(iteration):
+        if iteration == "average":
+            reset(network.weights, [average.value for average in network.averages])
+            network.refresh()
+        else:
+            reset(network.weights, checkpoints.load_snapshot(folder, iteration))
+
+    taken = selection.snapshot_iterations(settings.sifa_iterations, settings.sifa_snapshots)
+    pictured, rows = evenly(np.array(taken), PICTURED), []
+    for iteration in taken:
+        load(iteration)
+        for name, cohort in cohorts.items() if iteration in pictured else ():
+            image = cohort.images[shown_frame(cohort, fold)]
+            overlays.update(translations(experiment, name, network, image, f"_{iteration}"))
+        points.append(curve_point(experiment, network, tested, settings, iteration))
+        usual = points[-1][[row.route == default_route(experiment, row.cohort) for row in points[-1].itertuples()]]
+        dice = usual.set_index("cohort")["dice"].add_prefix("dice_")
+        information = selection.information(probabilities(network.routes["direct"], seen))
+        rows.append({"iteration": iteration, "information": information, **dice})
+    snapshots, chosen_rows = pd.DataFrame(rows), []
+    for weights, iteration in ({"average": "average"} | selection.choose(snapshots, experiment.target)).items():
+        load(iteration)
         for name, cohort in cohorts.items():
             index = fold_indices(cohort, fold)[1]
             subset = cohort.subset(index)
-            predicted = probabilities(network.routes[default_route(experiment, name)], subset.images)
-            counts = metrics.per_image(predicted > settings.threshold, subset.masks)[["tp", "fp", "fn", "tn", "dice"]]
-            rows = pd.DataFrame({"cohort": name, "patient": subset.patients, "image": index})
-            tables.append(pd.concat([rows, counts], axis=1))
-        return pd.concat(tables, ignore_index=True)
-
-    def load(iteration):
-        reset(network.weights, checkpoints.load_snapshot(folder, iteration))
-        for name, cohort in cohorts.items():
-            image = cohort.images[shown_frame(cohort, fold)]
-            overlays.update(translations(experiment, name, network, image, f"_{iteration}"))
-
-    taken = selection.snapshot_iterations(settings.sifa_iterations, settings.sifa_snapshots)
-    candidates = {iteration: lambda iteration=iteration: load(iteration) for iteration in taken}
-    candidates["average"] = lambda: reset(network.weights, [average.value for average in network.averages])
-    compared = selection.compare(
-        candidates, evaluate, lambda: probabilities(network.routes["direct"], seen), experiment.target
-    )
-    return vars(compared), {key: quantise(image) for key, image in overlays.items()}
+            route = default_route(experiment, name)
+            predicted = predict(network, experiment, name, subset.images, settings.threshold)
+            found = score({route: predicted[route]}, name, subset, index)
+            columns = ["cohort", "patient", "image", "tp", "fp", "fn", "tn", "dice"]
+            chosen_rows.append(found[columns].assign(weights=weights, iteration=iteration))
+    tables = {"snapshots": snapshots, "selection": pd.concat(chosen_rows, ignore_index=True)}
+    tables["curve"] = pd.concat(points, ignore_index=True)
+    return tables, {key: quantise(image) for key, image in overlays.items()}
 
 
 def quantise(image):
