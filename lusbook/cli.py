@@ -166,6 +166,21 @@ def study(
 
 
 @app.command()
+def controls(
+    trainings: Annotated[list[str] | None, typer.Argument(help="Trainings as haze-sifa-0; all by default.")] = None,
+    preset: Preset = "small",
+    set_: Set = None,
+    results: Results = None,
+    threads: Threads = None,
+):
+    """Train the controls of the adaptation: a shift that it must undo, and one that it cannot."""
+    prepare(threads)
+    from lusbook.controls import compute, find_training
+
+    compute(parse_settings(preset, set_), results, [find_training(name) for name in trainings or ()])
+
+
+@app.command()
 def rivals(
     groups: Groups = None,
     preset: Preset = "demo",

@@ -163,7 +163,9 @@ def _checked_plan(name, plan):
     return plan
 
 
-def _key(*, diversity, consistency, seed=0, scanner="butterfly", numbers="paper", image_size=SIDE, annotator=0, gap=0.0):
+def _key(
+    *, diversity, consistency, seed=0, scanner="butterfly", numbers="paper", image_size=SIDE, annotator=0, gap=0.0
+):
     """What frames depend on beside the cohort's name, checked."""
     for key, value in (("diversity", diversity), ("consistency", consistency), ("gap", gap)):
         if not 0 <= value <= 1:

@@ -114,6 +114,9 @@ class Settings(pydantic.BaseModel):
         20, ge=1, description="points of SIFA's learning curve, and snapshots to choose from (not in the paper)"
     )
 
+    control_iterations: int = pydantic.Field(
+        1500, ge=1, description="SIFA iterations of the controls (not in the paper)"
+    )
     real_iterations: int | None = pydantic.Field(
         None, ge=1, description="iterations of the U-Net that real clips are shown to, in place of unet_epochs"
     )

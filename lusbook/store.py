@@ -43,7 +43,7 @@ LOCK_SECONDS = 0.1  # until a lock that another process holds is tried again
 
 def relevant(settings, method):
     """Settings that can change a run of one method (the other method's, and those of real clips, are left out)."""
-    other = ("real_", "sifa_") if method == "unet" else ("real_", "unet_", "fine_tune_")
+    other = ("real_", "control_", *(("sifa_",) if method == "unet" else ("unet_", "fine_tune_")))
     if settings.cohorts != "phantom":
         other += ("phantom_", "covid_", "cap_")
     found = {k: v for k, v in settings.model_dump().items() if not k.startswith(other) and k != "preset"}
