@@ -64,7 +64,7 @@ class Settings(pydantic.BaseModel):
     covid_consistency: float = pydantic.Field(0.9, ge=0, le=1, description="consistency of simulated COVID-19 labels")
     cap_consistency: float = pydantic.Field(0.5, ge=0, le=1, description="consistency of simulated CAP labels")
     cap_gap: float = pydantic.Field(
-        0.5, ge=0, le=1, description="how far simulated CAP images lie from COVID-19 images in appearance"
+        0.3, ge=0, le=1, description="how far simulated CAP images lie from COVID-19 images in appearance"
     )
     phantom_test_frames: int = pydantic.Field(
         10, ge=0, description="frames of each of the 60 more patients of either kind whom networks are only tested on"
