@@ -33,7 +33,7 @@ export PYTHONUNBUFFERED = 1
 step = @printf '\n== %s ==\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help env kernel book site pdf test chapter results bench screenshots slurm links fuzz audit format strip requirements clean name-of-chapter
+.PHONY: help env kernel book site pdf test chapter results bench screenshots slurm links fuzz mutants audit format strip requirements clean name-of-chapter
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -127,6 +127,9 @@ screenshots: $(STAMP) ## pictures of every page of the book of make test into _b
 
 fuzz: $(STAMP) ## feed every reader of files broken ones, RUNS=100000 each, some hours (SECONDS bounds each; READERS='COCO "clip MP4"')
 	$(BIN)/python -m tests.fuzz $(READERS) --runs $(RUNS) --seconds $(SECONDS)
+
+mutants: $(STAMP) ## put deliberate faults into the code of a run, one at a time; its tests must notice each (CORES=all)
+	$(BIN)/python -m tests.mutants --jobs $(CORES)
 
 audit: $(STAMP) ## known vulnerabilities of the pinned packages; needs the network
 	$(BIN)/python -m tests.audit
