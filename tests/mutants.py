@@ -96,7 +96,11 @@ FAULTS = {
             "for x in (a[chosen_a], b[chosen_b])]",
             "for x in (a[chosen_a],)] + [b[chosen_b]]",
         ),
-        ("SIFA: source's intensity stays", "seen = [vary", "seen = [a[chosen_a] if x.size == 0 else vary"),
+        (
+            "SIFA: source's intensity stays",
+            "for x in (a[chosen_a], b[chosen_b])]",
+            "for x in (b[chosen_b],)]; seen = [a[chosen_a], *seen]",
+        ),
         ("U-Net: no transforms", "random_transforms(rng, size, settings.image_size, settings)", STILL),
         ("U-Net: shifts of another size", "rng, size, settings.image_size,", "rng, size, size,"),
         (
