@@ -192,13 +192,13 @@ FAULTS = {
     "tables and frames": [
         (
             "another fold is tested",
-            "test(experiment, fold, settings, cohorts, network)\n    weights",
-            "test(experiment, (fold + 1) % 3, settings, cohorts, network)\n    weights",
+            "overlays = test(experiment, fold,",
+            "overlays = test(experiment, (fold + 1) % 3,",
         ),
         (
             "snapshots tested on another fold",
-            "test_snapshots(experiment, fold, settings, cohorts, network, images,",
-            "test_snapshots(experiment, (fold + 1) % 3, settings, cohorts, network, images,",
+            "= test_snapshots(experiment, fold,",
+            "= test_snapshots(experiment, (fold + 1) % 3,",
         ),
         ("the threshold is fixed", "subset.images) > settings.threshold", "subset.images) > 0.5"),
         ("the threshold of snapshots is fixed", "predicted > settings.threshold, subset", "predicted > 0.5, subset"),
