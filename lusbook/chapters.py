@@ -20,7 +20,7 @@ from lusbook.boxes import box, keep_page_seconds
 from lusbook.devices import limit_threads
 from lusbook.errors import LusbookError
 from lusbook.runs import refuse_damaged, stale_runs
-from lusbook.settings import PROJECT, chapter_settings
+from lusbook.settings import PROJECT, chapter_settings, departures_text
 from lusbook.store import study_folder
 
 SHELL = ("_config.yml", "_toc.yml", "CHANGELOG.md")
@@ -220,8 +220,8 @@ def notice(chapter, settings, results=None):
     text = f"Study `{folder.name}`: {settings.image_size} px images, seed {settings.seed}."
     if settings.cohorts == "phantom":
         text += " The cohorts are simulated."
-    if settings.preset != "paper":
-        text += " **This is a reduced setting, not the paper's**: smaller images and networks, fewer iterations."
+    if changed := departures_text(settings):
+        text += f" **This is not the paper's setting.** What differs, the paper's in brackets: {changed}."
     opening = box(chapter, text, settings, results)
     stale = stale_runs(settings, results)
     if stale:

@@ -271,6 +271,51 @@ def settings_table(settings, prefixes=()):
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def departures(settings):
+    """Settings whose values are not the paper's, those of real clips and of controls aside.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    departures : dict of str to tuple
+        By name: the value here and that of the preset ``paper``. Iterations that stand in place of epochs do so for
+        both.
+
+    Examples
+    --------
+    >>> departures(make_settings("paper")), departures(make_settings("paper", image_size=128, seed=1))
+    ({}, {'image_size': (128, 256)})
+    """
+    paper = make_settings("paper")
+    ours = ("preset", "cohorts", "seed", "devices")
+    return {
+        name: (value, getattr(paper, name))
+        for name, value in settings
+        if value != getattr(paper, name) and name not in ours and not name.startswith(("real_", "control_"))
+    }
+
+
+def departures_text(settings):
+    """The :func:`departures` as a list in words, what the paper has in brackets.
+
+    Examples
+    --------
+    >>> departures_text(make_settings("paper", image_size=128, unet_iterations=120))
+    'image_size 128 (256), unet_iterations 120 (250 epochs)'
+    """
+
+    def text(name, value):
+        if value is None:
+            return f"{getattr(make_settings('paper'), name.replace('iterations', 'epochs'))} epochs"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    found = departures(settings).items()
+    return ", ".join(f"{name} {text(name, here)} ({text(name, paper)})" for name, (here, paper) in found)
+
+
 def default_from(name):
     """Where the default of a setting comes from, in words.
 

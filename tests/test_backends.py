@@ -39,6 +39,7 @@ def both(tmp_path_factory):
     return one, other
 
 
+@pytest.mark.slow
 def test_every_loss_of_twenty_iterations_agrees(both):
     one, other = (side["losses"] for side in both)
     assert len(one) == len(other) == 20
@@ -47,6 +48,7 @@ def test_every_loss_of_twenty_iterations_agrees(both):
         assert found == pytest.approx(expected, rel=1e-3), iteration
 
 
+@pytest.mark.slow
 def test_every_update_moves_the_weights_alike(both):
     one, other = (side["moves"] for side in both)
     for name in ("generator", "target", "segmentation", "decoder", "source", "feature", "feature_low"):

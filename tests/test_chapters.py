@@ -61,6 +61,7 @@ def test_all_chapters_of_the_contents_are_here():
     assert {"index", *study, "own-data", "performance", "scale", "status"} == set(NAMES)
 
 
+@pytest.mark.slow
 def test_chapters_run_with_other_parameters_and_own_images(place):
     """The whole book on a user's own images, from a folder that is not the project's."""
     parameters = {"preset": "smoke", "cohorts": str(write_manifest(place)), "results": str(place / "results")}

@@ -236,6 +236,7 @@ def test_damaged_tables_that_a_chapter_only_reads_are_an_error(study, results):
 # Processes that are killed, and started twice
 
 
+@pytest.mark.slow
 def test_killed_from_the_top_down(study, results, undisturbed):
     """The command is killed, the next one waits for its Snakemake, which is killed; of two runs one computes."""
     pair = ("sifa-cap-to-covid", 1)
@@ -298,6 +299,7 @@ def test_a_killed_run_stops_no_other_and_memory_is_named(cause, study, results, 
     assert_same(study, results, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_studies_in_one_folder_compute_it_once(study, results, undisturbed):
     drop(study, results, ("unet-joint", 2))
     two = [start("study", study, results, "--cores=1") for _ in range(2)]

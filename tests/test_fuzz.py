@@ -36,6 +36,7 @@ def test_most_seeds_are_good():
     assert counts.count("result") > 0.9 * len(counts)
 
 
+@pytest.mark.slow
 def test_atheris_feeds_a_reader_in_a_process_of_its_own(tmp_path):
     pytest.importorskip("atheris", reason="atheris is not installed: it is to be had for Linux on x86_64 alone")
     found = fuzz.fuzz_apart("boxes", 200, 120, 0, min(os.sched_getaffinity(0)), tmp_path)

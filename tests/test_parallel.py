@@ -88,6 +88,7 @@ def train(place, devices, overrides):
     return subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, timeout=900)
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_one_device(tmp_path):
     overrides = {"cohorts": str(write_manifest(tmp_path, 32)), "image_size": 16, "sifa_pool_size": 3, **BATCHES}
     with ThreadPoolExecutor(2) as two:

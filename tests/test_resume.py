@@ -135,6 +135,7 @@ def finish_twice(study, results, name):
     return errors[computed.index(True)]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(study, uninterrupted, tmp_path):
     """Ten kills, one of each network within the writing of a checkpoint, and a Ctrl-C."""
 

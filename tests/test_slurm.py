@@ -20,6 +20,7 @@ SCRIPT = str(PROJECT / "tests" / "slurm.sh")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue")
 MISSING = [name for name in PROGRAMS if not shutil.which(name)]
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING), reason=f"no Slurm here ({', '.join(MISSING)}); `make slurm` installs it"),
     pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="starting Slurm needs root"),
     pytest.mark.skipif(os.path.lexists("/etc/slurm/slurm.conf"), reason="this machine has a Slurm of its own"),
