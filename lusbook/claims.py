@@ -19,6 +19,8 @@ MARGIN = 0.05
 HOLDS, NOT_SHOWN, UNDECIDED, CONTRADICTED = "holds", "not shown", "undecided", "contradicted"
 MISSING = "not computed"
 REPRODUCED, PARTLY, NOT, UNTESTED = "reproduced", "partly", "not reproduced", "cannot be tested here"
+CANNOT_TELL = "cannot tell"  # of a study whose controls do not let it speak of adaptation
+VERDICTS = (REPRODUCED, PARTLY, NOT, UNTESTED, CANNOT_TELL)
 TERMS = ("consistency", "diversity", "consistency:diversity")
 
 
@@ -270,7 +272,44 @@ def effects_on_gain(settings, results=None):
     return response.fit(response.gains(patients))
 
 
-def judge(compared, effects=None, statements=None):
+def silenced(means, ceilings, passed):
+    """Why a study can tell nothing of adaptation: controls come before claims.
+
+    Parameters
+    ----------
+    means : pandas.DataFrame
+        Mean Dice of experiments: columns experiment, cohort, mean.
+    ceilings : dict of str to float
+        By cohort: best mean Dice on the output grid of SIFA, see :mod:`lusbook.ceiling`.
+    passed : bool or None
+        Of the positive control, see :func:`lusbook.controls.passes`; None: not computed.
+
+    Returns
+    -------
+    reasons : list of str
+        In words; empty where the study can tell.
+
+    Examples
+    --------
+    >>> means = pd.DataFrame({"experiment": ["unet-covid"], "cohort": ["covid"], "mean": [0.86]})
+    >>> silenced(means, {"covid": 0.7}, True)
+    ['on COVID-19 a U-Net (0.86) is above the ceiling of SIFA (0.70)']
+    >>> silenced(means, {"covid": 0.92}, True), silenced(means, {"covid": 0.92}, None)
+    ([], ['the positive control was not computed at these settings'])
+    """
+    reasons = []
+    for cohort, ceiling in ceilings.items():
+        of = means[(means["cohort"] == cohort) & means["experiment"].str.startswith("unet-")]
+        if (best := of["mean"].max()) >= ceiling:
+            reasons.append(
+                f"on {titles('cohorts')[cohort]} a U-Net ({best:.2f}) is above the ceiling of SIFA ({ceiling:.2f})"
+            )
+    if not passed:
+        reasons.append("the positive control " + ("was not computed at these settings" if passed is None else "failed"))
+    return reasons
+
+
+def judge(compared, effects=None, statements=None, silenced=()):
     """Every statement with its verdict.
 
     Parameters
@@ -281,6 +320,8 @@ def judge(compared, effects=None, statements=None):
         As for :func:`explanation`.
     statements : pandas.DataFrame, optional
         Default: the paper's.
+    silenced : list of str
+        Reasons of :func:`silenced`: with any, what is said of SIFA has the verdict "cannot tell".
 
     Returns
     -------
@@ -300,6 +341,11 @@ def judge(compared, effects=None, statements=None):
             said["published"], said["ours"] = (_by_cohort(of, column) for column in ("published", "difference"))
             said |= {"outcomes": "; ".join(f"{name}: {n:.0f}" for name, n in counts.items())}
             said["verdict"] = verdict(of["outcome"])
+        adapts = (
+            of[["experiment", "reference"]].stack().str.startswith("sifa-").any() or statement.rule == "explanation"
+        )
+        if silenced and adapts:
+            said["verdict"] = CANNOT_TELL
         rows.append(statement._asdict() | said)
     return pd.DataFrame(rows)
 
@@ -347,6 +393,11 @@ def claims_table(judged):
         claim, link = f"{row.statement} *({row.section})*", f"[{row.chapter}](#{row.anchor})"
         lines.append("| " + " | ".join([f"{place}", claim, *numbers, f"**{row.verdict}**", link]) + " |")
     return "\n".join(lines)
+
+
+def silenced_text(reasons):
+    """Reasons of :func:`silenced` as a paragraph of Markdown under the table; nothing where there are none."""
+    return f"\n\nCannot tell: {'; '.join(reasons)}." if reasons else ""
 
 
 def comparisons_table(compared, statements=None):

@@ -80,7 +80,7 @@ def compute(settings, results=None, trainings=None):
     Parameters
     ----------
     settings : Settings
-        With simulated cohorts; ``control_iterations`` of SIFA, and of U-Nets as many as see the same number of images.
+        ``control_iterations`` of SIFA, and of U-Nets as many as see the same number of images.
     results : path, optional
         Folder of studies.
     trainings : list of (shift, method, seed), optional
@@ -88,7 +88,7 @@ def compute(settings, results=None, trainings=None):
     """
     for shift, method, seed in trainings or TRAININGS:
         folder = runs.study_folder(settings, results) / FOLDER / f"{shift}-{method}-seed-{seed}"
-        chosen = trained_by(settings, method, seed)
+        chosen = trained_by(settings, seed)
         source, more = phantom_parameters("covid", chosen), more_parameters(chosen)
         params = {
             "control": [shift, method, seed],
@@ -100,13 +100,13 @@ def compute(settings, results=None, trainings=None):
         checkpoints.remove(folder)
 
 
-def trained_by(settings, method, seed):
-    """Settings of one training of the controls: the study's, with its seed and length.
+def trained_by(settings, seed):
+    """Settings of one training of the controls: the study's, with simulated cohorts and its own seed and length.
 
     A U-Net has the steady dropout of 0.1: what is asked is whether labels of the source suffice, not whether the
     published recipe is a good one.
     """
-    changes = {"seed": seed, "sifa_iterations": settings.control_iterations, "unet_dropout": 0.1}
+    changes = {"cohorts": "phantom", "seed": seed, "sifa_iterations": settings.control_iterations, "unet_dropout": 0.1}
     seen = settings.control_iterations * settings.sifa_batch_size
     changes["unet_iterations"] = max(1, seen // settings.unet_batch_size)
     return settings.model_copy(update=changes)
@@ -208,6 +208,56 @@ def read(settings, results=None):
     if not tables:
         raise MissingData("controls were not computed for these settings; `lusbook controls` does so")
     return pd.concat(tables, ignore_index=True), pictures
+
+
+def passed(settings, results=None):
+    """As :func:`passes`, of a study; None where its controls are not there."""
+    try:
+        return passes(read(settings, results)[0])
+    except MissingData:
+        return None
+
+
+def last_weights(curves):
+    """Dice of the last weights of every training: on shifted frames, on the same as they are, and the ceiling.
+
+    Parameters
+    ----------
+    curves : pandas.DataFrame
+        As :func:`read` gives it.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        Rows by shift, method and seed.
+    """
+    last = curves.sort_values("iteration").groupby(["shift", "method", "seed", "images"], sort=False).last()
+    dice = last["dice"].unstack("images")
+    table = dice.assign(ceiling=last["ceiling"].groupby(["shift", "method", "seed"]).first())
+    return table.rename(columns={"shifted": "shifted frames"})[
+        ["shifted frames", "as they are", "ceiling"]
+    ].sort_index()
+
+
+def said(curves):
+    """What the controls say, in one or two sentences of Markdown.
+
+    Parameters
+    ----------
+    curves : pandas.DataFrame
+        As :func:`read` gives it.
+    """
+    last = last_weights(curves)["shifted frames"]
+    outcome = {True: "passes", False: "fails", None: "is not complete"}[passes(curves)]
+    texts = []
+    for shift in last.index.unique("shift"):
+        found = ", ".join(
+            f"{title} {' and '.join(f'{value:.2f}' for value in last.loc[shift].loc[[method]])}"
+            for method, title in (("unet", "the U-Net without adaptation"), ("sifa", "SIFA"))
+            if (shift, method) in last.index.droplevel("seed")
+        )
+        texts.append(f"Under {shift}, Dice on frames of patients never seen is: {found}.")
+    return f"**The positive control {outcome}.** " + " ".join(texts)
 
 
 def passes(curves):

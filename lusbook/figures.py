@@ -109,7 +109,7 @@ def translations(overlays, source, target):
     return figure
 
 
-def growing_translations(overlays, source, target, iterations):
+def growing_translations(overlays, source, target):
     """Translations of one frame of each domain as training goes on: a row for each snapshot.
 
     Parameters
@@ -117,9 +117,8 @@ def growing_translations(overlays, source, target, iterations):
     overlays : dict of ndarray
         Of one run.
     source, target : str
-    iterations : list of int
-        Of the snapshots.
     """
+    iterations = sorted(int(name.rsplit("_")[-1]) for name in overlays if name.startswith(f"{source}_fake_"))
     heads = {"image": "image", "fake": "translated", "cycle": "and back"}
     columns = [(cohort, key) for cohort in (source, target) for key in heads]
     figure, axes = plt.subplots(len(iterations), 6, figsize=(11, 1.9 * len(iterations)), layout="constrained")
@@ -154,6 +153,55 @@ def snapshot_curves(snapshots, target):
         ax.title.set_fontsize(10)
     axes[0].legend(title="fold", fontsize=8, title_fontsize=8)
     axes[1].get_legend().remove()
+    return figure
+
+
+def control_curves(curves):
+    """Learning curves of the controls on shifted test frames, a panel for each shift; dashed, the ceiling of SIFA.
+
+    Parameters
+    ----------
+    curves : pandas.DataFrame
+        As :func:`lusbook.controls.read` gives it.
+    """
+    shown = curves[curves["images"] == "shifted"].assign(
+        share=lambda t: t["iteration"] / t.groupby(["shift", "method", "seed"])["iteration"].transform("max"),
+        method=lambda t: t["method"].map({"unet": "U-Net, source only", "sifa": "SIFA"}),
+    )
+    shifts = list(shown["shift"].unique())
+    figure, axes = plt.subplots(1, len(shifts), figsize=(4.6 * len(shifts), 3), sharey=True, layout="constrained")
+    for ax, shift in zip(np.atleast_1d(axes), shifts, strict=True):
+        of = shown[shown["shift"] == shift]
+        sns.lineplot(of, x="share", y="dice", hue="method", units="seed", estimator=None, marker="o", ax=ax)
+        if (best := of.loc[of["method"] == "SIFA", "ceiling"]).size:
+            ax.axhline(best.iloc[0], color="0.3", linestyle="--", linewidth=1)
+        ax.set(title=shift, xlabel="share of the training", ylabel="Dice, shifted frames", ylim=(0, 1))
+        ax.legend(title="", fontsize=8)
+    return figure
+
+
+def control_pictures(pictures):
+    """The test frame of median labelled area under each shift: what SIFA makes of it, and what it segments.
+
+    Parameters
+    ----------
+    pictures : dict of dict of ndarray
+        As :func:`lusbook.controls.read` gives them; of each shift the first seed of SIFA is shown.
+    """
+    shown = {}
+    for (shift, method, _), arrays in pictures.items():
+        if method == "sifa":
+            shown.setdefault(shift, arrays)
+    heads = ("frame as it is", "shifted: what SIFA sees", "translated to the source", "label", "prediction")
+    figure, axes = plt.subplots(len(shown), len(heads), figsize=(11, 2.4 * len(shown)), layout="constrained")
+    for row, (shift, arrays) in zip(np.atleast_2d(axes), shown.items(), strict=True):
+        for ax, name in zip(row, ("image", "shifted", "fake"), strict=False):
+            show_frame(ax, arrays[name])
+        show_frame(row[3], arrays["shifted"], arrays["mask"], "#648fff")
+        show_frame(row[4], arrays["shifted"], arrays["predicted"])
+        row[0].set_ylabel(shift, fontsize=10)
+    for ax, head in zip(np.atleast_2d(axes)[0], heads, strict=True):
+        ax.set_title(head, fontsize=10)
     return figure
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from lusbook import checkpoints, manifests, memory, store
+from lusbook.ceiling import ceiling
 from lusbook.cohort import NAMES as COHORTS
 from lusbook.cohort import shown_frame
 from lusbook.devices import limit_threads
@@ -189,7 +190,8 @@ def describe(settings, results=None):
     Returns
     -------
     described : pandas.DataFrame
-        As :func:`lusbook.diversity.describe_masks`, both cohorts.
+        As :func:`lusbook.diversity.describe_masks`, both cohorts; ``ceiling`` is the best Dice that the output grid of
+        SIFA allows, see :mod:`lusbook.ceiling`.
     samples : dict of ndarray
         ``<cohort>_image`` and ``<cohort>_mask``, shape (folds, size, size): the frame of each fold that
         :func:`lusbook.cohort.shown_frame` picks.
@@ -227,7 +229,8 @@ def once(folder, params, settings, compute):
 def _describe(settings):
     """What :func:`describe` keeps."""
     cohorts = load_cohorts(settings, os.cpu_count()).values()
-    described = pd.concat([describe_masks(cohort) for cohort in cohorts], ignore_index=True)
+    tables = [describe_masks(cohort).assign(ceiling=ceiling(cohort.masks, "sifa")) for cohort in cohorts]
+    described = pd.concat(tables, ignore_index=True)
     samples = {}
     for cohort in cohorts:
         shown = [shown_frame(cohort, fold) for fold in FOLDS]
