@@ -13,6 +13,7 @@ BOOK ?= .
 BENCHMARKS ?= sifa unet data_path inference metrics phantom demo plain_sifa fans scaling many_runs
 TORCH_PYTHON ?=
 RUNS ?= 100000
+N ?= 1
 SECONDS ?= 36000
 READERS ?=
 
@@ -33,7 +34,7 @@ export PYTHONUNBUFFERED = 1
 step = @printf '\n== %s ==\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help env kernel book site pdf test chapter results bench screenshots slurm links fuzz mutants audit format strip requirements clean name-of-chapter
+.PHONY: help env kernel book site pdf test test-all fingerprints verify chapter results bench screenshots slurm links fuzz mutants audit format strip requirements clean name-of-chapter
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -95,6 +96,16 @@ test: $(STAMP) ## every check: ruff, unit tests, doctests, chapters, a book with
 	$(step) '5/5 nbval: the chapters give the committed outputs again'
 	$(BIN)/pytest -n 2 --dist loadscope --nbval-lax book/*.ipynb
 	$(step) 'every check passed'
+
+test-all: test ## every check, and the slow tests: each setting and constant moves a fingerprint (about an hour)
+	$(step) 'slow tests'
+	$(BIN)/pytest -n 2 --dist worksteal -m slow
+
+fingerprints: $(STAMP) ## write anew the numbers that results belong to, of the parts whose code gives others (minutes)
+	$(BIN)/python -m lusbook.fingerprints
+
+verify: $(STAMP) ## compute N=1 committed runs again, whole, and compare: other ones each week
+	$(BIN)/python -m lusbook.provenance $(N)
 
 chapter: name-of-chapter $(STAMP) ## run one chapter: make chapter NAME=sifa PARAMS="-p image_size 96"
 	@mkdir -p _build/chapters

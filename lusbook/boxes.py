@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import papermill
 
 from lusbook.devices import is_gpu
@@ -108,11 +109,71 @@ def cost(chapter, settings=None, results=None):
     if settings is None or chapter in ALONE:
         return f"{text}."
     took = {True: [], False: []}
-    for pattern in SHOWN.get(chapter, TRAININGS):
-        for manifest in read_manifests(study_folder(settings, results), f"{pattern}/**/manifest.json").values():
-            took[is_gpu(manifest.get("device", "CPU"))].append(manifest["seconds"])
+    for manifest in shown(chapter, settings, results):
+        took[is_gpu(manifest.get("device", "CPU"))].append(manifest["seconds"])
     parts = [f"on a {name} {spent(took[gpu])}" for name, gpu in (("CPU", False), ("GPU", True))]
     return f"{text}, from results that are there. For computing those: {', '.join(parts)}."
+
+
+def shown(chapter, settings, results=None, otherwise=()):
+    """Manifests of what a chapter shows of a study, as :data:`SHOWN` says; ``otherwise`` where that says nothing."""
+    root, patterns = study_folder(settings, results), SHOWN.get(chapter, TRAININGS) or otherwise
+    return [found for name in patterns for found in read_manifests(root, f"{name}/**/manifest.json").values()]
+
+
+def computed(chapter, settings, results=None, stale=False):
+    """At which commits, when and on what the numbers of a chapter were computed, in words; empty where none says it.
+
+    Whether the code really gives the fingerprint, a test asks; here only digests are compared.
+    """
+    found = [] if chapter in ALONE else [m for m in shown(chapter, settings, results, (chapter,)) if m.get("commit")]
+    if not found:
+        return ""
+    found.sort(key=lambda manifest: manifest.get("date", ""))
+    commits = list(dict.fromkeys(manifest["commit"][:7] for manifest in found))
+    listed = f"commit `{commits[0]}`" if len(commits) == 1 else f"{len(commits)} commits, the last `{commits[-1]}`,"
+    devices = " and ".join(sorted({"GPU" if is_gpu(manifest.get("device", "CPU")) else "CPU" for manifest in found}))
+    text = f" Computed at {listed} on {in_words(found[-1].get('date', ''))} ({devices})."
+    return text if stale else f"{text} The code of this page gives the same fingerprint."
+
+
+def stale_note(stale, settings, results=None):
+    """A warning that names what is stale, and since when; empty where nothing is.
+
+    Parameters
+    ----------
+    stale : dict of dict
+        As :func:`lusbook.runs.stale_runs` gives it.
+    settings : Settings
+    results : path, optional
+    """
+    if not stale:
+        return ""
+    first, changed = next(iter(stale.items()))
+    manifest = read_json(study_folder(settings, results) / first / "manifest.json")
+    more = f" and {len(stale) - 1} more" if len(stale) > 1 else ""
+    was = f"`{first}`{more} {'were' if more else 'was'} computed"
+    if manifest.get("commit"):
+        was += f" at `{manifest['commit'][:7]}`"
+    if "parent" in changed:
+        why = "; the run that it was fine-tuned from is stale or was computed again"
+    elif "fingerprints" not in manifest:
+        why = ", and names no fingerprint"
+    else:
+        parts = ", ".join(f"`{part}` changed (`{old[:4]}` → `{new[:4]}`)" for part, (old, new) in changed.items())
+        why = f"; since then the fingerprint {parts}: the code now gives other numbers"
+    return f":::{{warning}}\n**Stale.** {was}{why}. `lusbook study --recompute` computes them again.\n:::\n"
+
+
+def in_words(date):
+    """A day in words.
+
+    Examples
+    --------
+    >>> in_words("2026-11-28")
+    '28 November 2026'
+    """
+    return f"{pd.Timestamp(date):%-d %B %Y}" if date else "a day that is not known"
 
 
 def spent(seconds):

@@ -16,7 +16,7 @@ import yaml
 from IPython.display import Markdown, display
 from nbclient.exceptions import DeadKernelError
 
-from lusbook.boxes import box, keep_page_seconds
+from lusbook.boxes import box, computed, keep_page_seconds, stale_note
 from lusbook.devices import limit_threads
 from lusbook.errors import LusbookError
 from lusbook.runs import refuse_damaged, stale_runs
@@ -222,9 +222,6 @@ def notice(chapter, settings, results=None):
         text += " The cohorts are simulated."
     if changed := departures_text(settings):
         text += f" **This is not the paper's setting.** What differs, the paper's in brackets: {changed}."
-    opening = box(chapter, text, settings, results)
     stale = stale_runs(settings, results)
-    if stale:
-        listed = ", ".join(stale[:3]) + (" and more" if len(stale) > 3 else "")
-        opening += f":::{{warning}}\nStale: {len(stale)} runs were computed by other code than this ({listed}).\n:::\n"
-    return opening
+    text += computed(chapter, settings, results, bool(stale))
+    return box(chapter, text, settings, results) + stale_note(stale, settings, results)

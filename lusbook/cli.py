@@ -76,9 +76,11 @@ def run(
 ):
     """Compute runs in this process, one after the other; finished ones are kept, interrupted ones go on."""
     prepare(threads)
-    from lusbook.runs import run_all
+    from lusbook.provenance import refuse_dirty
+    from lusbook.runs import run_all, study_folder
 
     names, folds, settings = experiments or list(EXPERIMENTS), fold or FOLDS, parse_settings(preset, set_)
+    refuse_dirty(study_folder(settings, results))
     if not without_gpu:
         from lusbook.workload import require_gpu
 
@@ -130,12 +132,14 @@ def study(
     """Compute all runs of a study side by side (Snakemake), on this machine or a cluster."""
     from lusbook import graph
     from lusbook.memory import advice
+    from lusbook.provenance import refuse_dirty
     from lusbook.runs import outdated, refuse_outdated, remove_stale_runs, set_aside_damaged, stale_runs
     from lusbook.store import check_writable, run_folder, study_folder
 
     set_ = absolute(set_)
     settings = parse_settings(preset, set_)  # a mistake is found before anything starts
     folder = study_folder(settings, results)
+    refuse_dirty(folder)
     check_writable(folder)
     set_aside_damaged(settings, results)
     stale = stale_runs(settings, results)

@@ -1,4 +1,4 @@
-"""Digests: what tells the code, settings and data of one run from those of another."""
+"""Digests of files, of the phantom's code, and of what computes."""
 
 import ast
 import hashlib
@@ -8,24 +8,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PHANTOM_CODE = ("phantom", "anatomy", "scanner", "annotator")
-DATA_CODE = (*PHANTOM_CODE, "cohort", "manifests", "loading")
-NETWORK_CODE = ("augment", "norms", "unet", "sifa", "training", "selection", "trials", "backend")
-RUN_CODE = (*DATA_CODE, *NETWORK_CODE, "experiments", "metrics")
-CODE = {
-    "real": (*RUN_CODE, "real", "arms", "video", "sources", "recordings"),
-    "attempts": (*RUN_CODE, "real", "arms", "attempts", "geometry", "video", "sources", "recordings"),
-    "rivals": (*RUN_CODE, "rivals"),
-    "dose-response": (*RUN_CODE, "rivals", "dose"),
-    "cohorts": (*DATA_CODE, "diversity", "metrics"),
-    "spread": (*DATA_CODE, "spread", "domains", "features", "realism"),
-    "secondary": (*RUN_CODE, "secondary"),
-    "realism": (*DATA_CODE, "comparison", "realism", "features", "video", "sources", "recordings", "metrics"),
-}  # by the folder of a run; else RUN_CODE
+PHANTOM_CODE = ("phantom", "anatomy", "scanner", "annotator")  # what is kept of it in a cache belongs to this code
 PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy", "scipy", "pandas", "scikit-image")
 
 
-def code_digest(modules=RUN_CODE):
+def code_digest(modules):
     """Digest of what modules compute: comments, docstrings and layout do not count.
 
     Parameters

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from lusbook import checkpoints, runs
+from lusbook import checkpoints, provenance, runs
 from lusbook.cohort import fold_indices, reduce_to
 from lusbook.errors import LusbookError, MissingData
 from lusbook.experiments import EXPERIMENTS, FOLDS
@@ -105,7 +105,7 @@ def compute_group(group, settings, results=None, n_levels=3, seeds=1):
         folder = root / part_name(training)
         seeded = settings.model_copy(update={"seed": settings.seed + training["seed"]})
         params = _params(training, seeded, n_levels)
-        keep = {"folder": folder, "key": runs.checkpoint_key(params, (*runs.RUN_CODE, "rivals", "dose"))}
+        keep = {"folder": folder, "key": runs.checkpoint_key(params, folder)}
         if not runs.is_complete(folder, params):
             runs.once(folder, params, seeded, lambda: _train(training, seeded, n_levels, keep))  # noqa: B023
             checkpoints.remove(folder)
@@ -183,7 +183,9 @@ def _train(training, settings, n_levels, keep):
             for route in network.routes if cohort == source else ["direct"]:
                 scores = score(network.routes[route], {cohort: one}, fold, settings.threshold)
                 tables.append(scores.assign(diversity=diversity, route=route))
-    return {"tables": {"patients": pd.concat(tables, ignore_index=True)}, "machine": trials.machine()}
+    parts = {f"{diversity:g} {name}": one for diversity, found in cells.items() for name, one in found.items()}
+    tables = {"patients": pd.concat(tables, ignore_index=True)}
+    return {"tables": tables, "machine": trials.machine(), "inputs": provenance.contents(parts)}
 
 
 def gather(settings, results=None, n_levels=3, seeds=1, compute=True):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lusbook import checkpoints, metrics, runs
+from lusbook import checkpoints, metrics, provenance, runs
 from lusbook.cohort import NAMES as COHORTS
 from lusbook.cohort import fold_indices, network_images
 from lusbook.errors import MissingData
@@ -92,7 +92,7 @@ def compute_group(group, settings, results=None):
             "settings": runs.relevant(settings, method),
             "data": cohort_digests(settings),
         }
-        keep = {"folder": folder, "key": runs.checkpoint_key(params, (*runs.RUN_CODE, "rivals"))}
+        keep = {"folder": folder, "key": runs.checkpoint_key(params, folder)}
         compute = {"unet": _unet, "plain": _plain, "sifa": _sifa}[rival.method]
         if not runs.is_complete(folder, params):
             parent = _adapted_weights(rival, fold, settings, results) if rival.method == "sifa" else None
@@ -355,7 +355,7 @@ def _outcome(network, load, trained, taken, rival, fold, cohorts, threshold):
     tables = {"patients": pd.concat(tables, ignore_index=True)}
     if curve:
         tables["curves"] = pd.concat(curve, ignore_index=True)
-    return {"tables": tables, "machine": trials.machine()}
+    return {"tables": tables, "machine": trials.machine(), "inputs": provenance.contents(cohorts)}
 
 
 def _scores(network, rival, cohorts, fold, threshold):

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from lusbook import checkpoints, manifests, memory, store
+from lusbook import checkpoints, manifests, memory, provenance, store
 from lusbook.ceiling import ceiling
 from lusbook.cohort import NAMES as COHORTS
 from lusbook.cohort import shown_frame
 from lusbook.devices import limit_threads
-from lusbook.digests import CODE, RUN_CODE, code_digest  # noqa: F401 (`rivals` and `dose` name it as one of runs)
+from lusbook.digests import file_digest
 from lusbook.diversity import describe_masks
 from lusbook.errors import Interrupted, LusbookError, MissingData
 from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment, in_order
@@ -41,7 +41,6 @@ from lusbook.store import (
     check_writable,
     checkpoint_key,
     is_complete,
-    made_by,
     parameters,
     read_arrays,
     read_json,
@@ -122,10 +121,11 @@ def run(name, fold, settings, results=None, label=None, deadline=None, with_weig
                 label or f"{name} fold {fold}",
                 load_more(settings),
                 folder=folder,
-                key=checkpoint_key(params),
+                key=checkpoint_key(params, folder),
                 deadline=deadline,
             )
-        store.write(folder, params, outcome, settings, time.monotonic() - start)
+        inputs = provenance.contents(cohorts) | ({"parent": file_digest(parent)} if parent else {})
+        store.write(folder, params, outcome | {"inputs": inputs}, settings, time.monotonic() - start)
         checkpoints.remove(folder)
     return folder
 
@@ -212,7 +212,7 @@ def once(folder, params, settings, compute):
         What identifies it.
     settings : Settings
     compute : callable
-        Returns a dict: ``tables``, and where there are any ``overlays``, ``weights`` and ``machine``.
+        Returns a dict: ``tables``, and where there are any ``overlays``, ``weights``, ``machine`` and ``inputs``.
     """
     if is_complete(folder, params):
         return
@@ -228,14 +228,15 @@ def once(folder, params, settings, compute):
 
 def _describe(settings):
     """What :func:`describe` keeps."""
-    cohorts = load_cohorts(settings, os.cpu_count()).values()
+    loaded = load_cohorts(settings, os.cpu_count())
+    cohorts = loaded.values()
     tables = [describe_masks(cohort).assign(ceiling=ceiling(cohort.masks, "sifa")) for cohort in cohorts]
     described = pd.concat(tables, ignore_index=True)
     samples = {}
     for cohort in cohorts:
         shown = [shown_frame(cohort, fold) for fold in FOLDS]
         samples |= {f"{cohort.name}_image": cohort.images[shown], f"{cohort.name}_mask": cohort.masks[shown]}
-    return {"tables": {"described": described}, "overlays": samples}
+    return {"tables": {"described": described}, "overlays": samples, "inputs": provenance.contents(loaded)}
 
 
 def spread(settings, results=None):
@@ -259,7 +260,8 @@ def spread(settings, results=None):
     def compute():
         from lusbook.spread import run_spread
 
-        return run_spread(load_cohorts(settings, os.cpu_count()))
+        cohorts = load_cohorts(settings, os.cpu_count())
+        return run_spread(cohorts) | {"inputs": provenance.contents(cohorts)}
 
     once(folder, params, settings, compute)
     return read_tables(folder), read_arrays(folder)
@@ -286,7 +288,7 @@ def real_clips(settings, results=None, folder=None):
         from lusbook import arms  # networks, and with them Keras
 
         cohorts = {"clinic": load_source(settings), "covid": load_cohorts(settings)["covid"]}
-        return arms.run_arms(settings, cohorts, table, **keep)
+        return arms.run_arms(settings, cohorts, table, **keep) | {"inputs": provenance.contents(cohorts)}
 
     return _with_clips("real", digests, compute, settings, results, folder)
 
@@ -317,7 +319,10 @@ def attempts(settings, results=None, folder=None, compute=True):
     def run(table, **keep):
         from lusbook import attempts  # networks, and with them Keras
 
-        return attempts.run_attempts(settings, load_source(settings), table, **keep)
+        source = load_source(settings)
+        return attempts.run_attempts(settings, source, table, **keep) | {
+            "inputs": provenance.contents({"clinic": source})
+        }
 
     digests = {"clinic": source_digest(settings)}
     return _with_clips("attempts", digests, run, settings, results, folder)["attempts"]
@@ -356,7 +361,10 @@ def secondary(settings, results=None, compute=True):
 
         pairs = product(EXPERIMENTS, FOLDS)
         folders = {(name, fold): run(name, fold, settings, results, with_weights=True) for name, fold in pairs}
-        return secondary.run_secondary(settings, load_cohorts(settings, os.cpu_count()), folders)
+        cohorts = load_cohorts(settings, os.cpu_count())
+        weights = {f"{name}/fold-{k}": file_digest(path / "weights.npz") for (name, k), path in folders.items()}
+        found = secondary.run_secondary(settings, cohorts, folders)
+        return found | {"inputs": provenance.contents(cohorts) | weights}
 
     once(folder, params, settings, measure)
     return read_tables(folder)
@@ -387,7 +395,7 @@ def _with_clips(name, digests, compute, settings, results, folder):
             if (target / "manifest.json").exists():
                 check_files(target)
             raise
-        keep = {"folder": target, "key": checkpoint_key(params, CODE[name])}
+        keep = {"folder": target, "key": checkpoint_key(params, target)}
         once(target, params, settings, lambda: compute(table, **keep))
         for trained in target.iterdir():
             if trained.is_dir():
@@ -452,7 +460,7 @@ def adapted(manifest, out, settings):
     if not is_complete(folder, params):
         from lusbook import segment
 
-        keep = {"folder": folder, "key": checkpoint_key(params)}
+        keep = {"folder": folder, "key": checkpoint_key(params, folder)}
         once(folder, params, settings, lambda: segment.adapt(settings, path, **keep))
         checkpoints.remove(folder)
     return folder
@@ -627,19 +635,16 @@ def read_manifests(settings, results=None):
 
 
 def stale_runs(settings, results=None):
-    """What of a study was computed by other code than the checkout's, whose numbers may differ.
+    """What of a study the code no longer gives: fingerprints of the parts that made its numbers have changed.
 
     Returns
     -------
-    stale : list of str
+    stale : dict of dict
+        By folder, as :func:`lusbook.provenance.stale` gives them.
     """
-    root, stale, digests = study_folder(settings, results), [], {}
-    for folder, found in store.read_manifests(root).items():
-        modules = made_by(folder)
-        digests[modules] = digests.get(modules) or code_digest(modules)
-        if found["code"] != digests[modules]:
-            stale.append(str(folder.relative_to(root)))
-    return stale
+    root = study_folder(settings, results)
+    found = provenance.stale(store.read_manifests(root))
+    return {str(folder.relative_to(root)): changed for folder, changed in found.items()}
 
 
 def outdated(settings, results=None):

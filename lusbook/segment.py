@@ -21,7 +21,7 @@ from skimage.segmentation import find_boundaries
 from skimage.transform import resize
 from tqdm.auto import tqdm
 
-from lusbook import media, real, runs, store, video
+from lusbook import media, provenance, real, runs, store, video
 from lusbook.arrays import unpack
 from lusbook.cohort import network_images
 from lusbook.errors import LusbookError
@@ -333,6 +333,9 @@ def adapt(settings, manifest, **keep):
     cohorts = read_manifest(manifest, settings.image_size)
     images = np.concatenate([cohort.images for cohort in cohorts.values()])
     seed = (settings.seed, len(FOLDS), zlib.crc32(runs.ADAPTED.encode()))  # no fold is left out
-    network, history = trials.adapt(load_source(settings), network_images(images), settings, seed, "adapt", **keep)
+    source = load_source(settings)
+    network, history = trials.adapt(source, network_images(images), settings, seed, "adapt", **keep)
+    inputs = provenance.contents({"source": source}) | {"target": provenance.arrays_digest(images)}
     weights = [np.asarray(variable.value) for variable in network.weights]
-    return {"tables": {"history": pd.DataFrame(history)}, "weights": weights, "machine": trials.machine()}
+    tables = {"history": pd.DataFrame(history)}
+    return {"tables": tables, "weights": weights, "machine": trials.machine(), "inputs": inputs}

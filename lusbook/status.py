@@ -9,7 +9,7 @@ from lusbook.performance import BENCHMARKS, load_benchmark, machine_of
 from lusbook.store import manifest_folders, read_json, results_folder
 from lusbook.tables import NO_VALUE
 
-NOTED = ("code", "backend", "device", "cores", "threads", "seed")  # in a manifest, if it applies
+NOTED = ("commit", "backend", "device", "cores", "threads", "seed")  # in a manifest, if it applies
 
 
 def pages_table(names):
@@ -41,8 +41,8 @@ def read_runs(results=None):
     Returns
     -------
     runs : pandas.DataFrame
-        Columns study, run, code (digest), seconds, backend, device, cores, threads, seed, Python, versions, set (of
-        versions, counted from 1); a dash where a manifest does not say, as of what needs no backend.
+        Columns study, run, commit (its first seven digits), seconds, backend, device, cores, threads, seed, Python,
+        versions, set (of versions, counted from 1); a dash where a manifest does not say, as of what needs no backend.
     """
     root = results_folder(results)
     rows = []
@@ -50,16 +50,17 @@ def read_runs(results=None):
         manifest, (study, *run) = read_json(folder / "manifest.json"), folder.relative_to(root).parts
         row = {"study": study, "run": "/".join(run), "seconds": manifest["seconds"]}
         row |= {name: manifest.get(name, NO_VALUE) for name in NOTED}
+        row["commit"] = row["commit"][:7]
         versions = ", ".join(f"{package} {text}" for package, text in manifest["versions"].items())
         rows.append(row | {"Python": manifest["python"], "versions": versions})
-    columns = ["study", "run", "code", "seconds", "backend", "device", "cores", "threads", "seed", "Python", "versions"]
+    columns = ["study", "run", "seconds", *NOTED, "Python", "versions"]
     runs = pd.DataFrame(rows, columns=columns)
     return runs.assign(set=runs.groupby(["Python", "versions"]).ngroup() + 1)
 
 
 def runs_table(runs):
-    """Code, versions, seconds and device of each run, one row each."""
-    columns = ["code", "set", "seconds", "backend", "device", "cores", "threads", "seed"]
+    """Commit, versions, seconds and device of each run, one row each."""
+    columns = ["commit", "set", "seconds", "backend", "device", "cores", "threads", "seed"]
     return runs.set_index(["study", "run"])[columns]
 
 

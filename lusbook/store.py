@@ -22,16 +22,17 @@ import filelock
 import numpy as np
 import pandas as pd
 
+from lusbook import provenance
 from lusbook.arrays import unpack
 from lusbook.devices import limit_threads
-from lusbook.digests import CODE, RUN_CODE, code_digest, file_digest, processor, short_digest, versions
+from lusbook.digests import file_digest, processor, short_digest, versions
 from lusbook.errors import LusbookError, OutOfTime
-from lusbook.experiments import EXPERIMENTS, FOLDS, get_experiment
+from lusbook.experiments import FOLDS, get_experiment
 from lusbook.loading import cohort_digests
 from lusbook.settings import PROJECT, is_preset, make_settings
 
 FILES = ("params.json", "overlays.npz")  # of a manifest, beside every table
-NEEDED = ("code", "data", "files", "seconds")  # of what a manifest says
+NEEDED = ("data", "files", "seconds")  # of what a manifest says
 PART = 2**13  # rows of a run's per-image table that are read at a time
 #: Values that leave out what settings added later; a run's parameters do not name them.
 BEFORE = {"devices": 1, "cap_gap": 0.0, "phantom_test_frames": 0, "unet_snapshots": 0}
@@ -63,24 +64,18 @@ def parameters(name, fold, settings):
     }
 
 
-def checkpoint_key(params, modules=RUN_CODE):
+def checkpoint_key(params, folder):
     """What a checkpoint shares with the run that goes on from it: parameters, code, backend and libraries.
 
-    The device is not part of it: a run may go on on another one.
+    Of the code it is the fingerprints, the commit and what differs from it. The device is not part of it: a run may go
+    on on another one.
     """
     limit_threads()
     from lusbook import backend  # loads Keras
 
-    parts = [params, code_digest((*modules, "checkpoints")), backend.keras.backend.backend(), versions()]
+    code = [provenance.fingerprints(folder), provenance.state()]
+    parts = [params, code, backend.keras.backend.backend(), versions()]
     return short_digest(json.dumps(parts, sort_keys=True).encode())
-
-
-def made_by(folder):
-    """Modules whose code makes the numbers of a folder: what it is named for, or one of the two folders above it."""
-    if folder.parent.name in EXPERIMENTS:
-        return RUN_CODE
-    names = (folder.name, folder.parent.name, folder.parent.parent.name)
-    return next((CODE[name] for name in names if name in CODE), RUN_CODE)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -353,7 +348,8 @@ def write(folder, params, outcome, settings, seconds):
         What identifies the run; ``data`` in it goes into the manifest, too.
     outcome : dict
         ``tables`` (DataFrames by name), ``overlays`` (arrays by name), ``weights`` (list of arrays) and ``machine``
-        (what computed), as :func:`lusbook.trials.run_trial` gives them.
+        (what computed), as :func:`lusbook.trials.run_trial` gives them; ``inputs``, digests of what it was made from,
+        where they are known.
     settings : Settings
     seconds : float
         What computing took.
@@ -374,7 +370,12 @@ def write(folder, params, outcome, settings, seconds):
     except OSError as error:
         raise LusbookError(f"{folder}: cannot be written ({error.strerror}); completed runs are kept") from error
     manifest = {
-        "code": code_digest(made_by(folder)),
+        "commit": provenance.commit(),
+        "date": provenance.date(),
+        "environment": provenance.environment(),
+        "fingerprints": provenance.fingerprints(folder),
+        "inputs": outcome.get("inputs", {}),
+        **({"weights": file_digest(folder / "weights.npz")} if outcome["weights"] else {}),
         "params": short_digest(json.dumps(params, sort_keys=True).encode()),
         "data": params["data"],
         "files": {

@@ -75,12 +75,12 @@ def run_trial(experiment, fold, settings, cohorts, parent=None, label="", more=N
 
 
 def machine():
-    """What computes: backend, device, cores, and threads where they are limited."""
+    """What computes: backend, device, cores, and threads of one operation where they are limited."""
     return {
         "backend": backend.keras.backend.backend(),
         "device": backend.device(),
         "cores": os.cpu_count(),
-        "threads": int(os.environ.get("TF_NUM_INTEROP_THREADS", 0)) or None,
+        "threads": int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0)) or None,
     }
 
 

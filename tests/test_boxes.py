@@ -81,3 +81,27 @@ def test_a_box_folds_what_a_phone_need_not_show(project):
     assert note.startswith(":::{note}\nHello.\n\nTime") and note.endswith("\n:::\n")
     assert "| `seed` | `None` | seed of it |" in folded and "make chapter" in folded and folded.endswith(":::\n")
     assert "make chapter" not in note
+
+
+def test_a_page_says_at_which_commit_its_numbers_were_computed(project):
+    settings = make_settings("smoke")
+    assert boxes.computed("unet", settings, project) == ""
+    put(project, "unet-cap/fold-0", seconds=1, device="CPU", commit="c19bada" + 33 * "0", date="2026-11-28")
+    text = " Computed at commit `c19bada` on 28 November 2026 (CPU)."
+    assert boxes.computed("unet", settings, project, stale=True) == text
+    assert boxes.computed("unet", settings, project) == f"{text} The code of this page gives the same fingerprint."
+    put(project, "unet-cap/fold-1", seconds=1, device="NVIDIA H200", commit="d" * 40, date="2026-11-29")
+    text = " Computed at 2 commits, the last `ddddddd`, on 29 November 2026 (CPU and GPU)."
+    assert boxes.computed("unet", settings, project, stale=True) == text
+    assert boxes.computed("performance", settings, project) == ""
+
+
+def test_a_page_says_what_is_stale_and_why(project):
+    settings = make_settings("smoke")
+    assert boxes.stale_note({}, settings, project) == ""
+    put(project, "rivals", seconds=1, commit="c19bada" + 33 * "0", fingerprints={"sifa": "41ab0000"})
+    text = boxes.stale_note({"rivals": {"sifa": ("41ab0000", "77d01111")}}, settings, project)
+    assert "**Stale.** `rivals` was computed at `c19bada`; since then the fingerprint `sifa` changed (`41ab`" in text
+    assert "`77d0`): the code now gives other numbers. `lusbook study --recompute` computes them again." in text
+    more = boxes.stale_note({"rivals": {"parent": ("a", "b")}, "cohorts": {}}, settings, project)
+    assert "`rivals` and 1 more were computed at" in more and "fine-tuned from" in more

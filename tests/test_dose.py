@@ -68,7 +68,7 @@ def test_a_group_is_trained_and_scored_in_all_its_cells(small):
     table = runs.read_tables(root / "cap-to-covid-plain-consistency-0.1-seed-0-fold-1")["patients"]
     assert len(table) == 2 * 2 and set(table["diversity"]) == {0.1, 0.9} and set(table["route"]) == {"direct"}
     assert not list(root.rglob("checkpoint-*")) and not list(root.rglob("snapshot-*"))
-    assert runs.stale_runs(settings, results) == []
+    assert runs.stale_runs(settings, results) == {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dose, "_train", lambda *_: pytest.fail("trained again"))
         dose.compute_group("cap-to-covid-0.1-controls", settings, results, n_levels=2)

@@ -174,7 +174,7 @@ def test_what_is_damaged_is_never_read_but_set_aside_and_computed_again(study, r
     cut(study_folder / "cohorts" / "described.csv")
     spoilt = {pair: sorted(path.name for path in folder_of(*pair, study, results).iterdir()) for pair in DAMAGE}
     before = state(study, results, *DAMAGE)
-    assert runs.stale_runs(study[1], results) == []  # a manifest that cannot be read says nothing
+    assert runs.stale_runs(study[1], results) == {}  # a manifest that cannot be read says nothing
     names, err = compute(study, results)
     assert names == sorted(f"{name} fold {fold}" for name, fold in DAMAGE)
     for (name, fold), (_, _, message) in DAMAGE.items():
@@ -184,7 +184,7 @@ def test_what_is_damaged_is_never_read_but_set_aside_and_computed_again(study, r
     assert (study_folder / ".cohorts.damaged-1" / "described.csv").exists()
     assert state(study, results, *DAMAGE) == before
     assert_same(study, results, undisturbed)
-    assert runs.stale_runs(study[1], results) == []
+    assert runs.stale_runs(study[1], results) == {}
 
 
 def test_damaged_weights_of_a_parent_are_trained_again(study, results, undisturbed):

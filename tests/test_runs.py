@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import digests, runs, store
+from lusbook import digests, provenance, runs, store
 from lusbook.errors import Interrupted, LusbookError, OutOfTime
 from lusbook.experiments import EXPERIMENTS
 from lusbook.settings import make_settings
@@ -56,7 +56,21 @@ def test_a_run_holds_what_it_should(settings, finished):
         "manifest.json",
     }
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert {"code", "params", "data", "files", "seed", "seconds", "backend", "device", "versions"} <= set(manifest)
+    assert {
+        "commit",
+        "fingerprints",
+        "inputs",
+        "weights",
+        "environment",
+        "params",
+        "data",
+        "files",
+        "seed",
+        "seconds",
+        "backend",
+        "device",
+        "versions",
+    } <= set(manifest)
     history = runs.read_run("sifa-covid-to-cap", 0, settings, finished, "history.csv")
     assert history["iteration"].tolist() == list(range(1, settings.sifa_iterations + 1))
     table = runs.read_run("sifa-covid-to-cap", 0, settings, finished)
@@ -195,11 +209,19 @@ def test_a_run_that_ended_after_its_training_goes_on_from_its_checkpoint(setting
 
 def test_checkpoints_of_other_code_or_backend_are_not_used(settings, monkeypatch):
     params = store.parameters("unet-cap", 0, settings)
-    key = store.checkpoint_key(params)
-    assert key == store.checkpoint_key(json.loads(json.dumps(params)))
-    assert key != store.checkpoint_key(store.parameters("unet-cap", 1, settings))
-    monkeypatch.setattr(store, "versions", lambda: {"keras": "0"})
-    assert key != store.checkpoint_key(params)
+    folder = store.run_folder("unet-cap", 0, settings)
+    key = store.checkpoint_key(params, folder)
+    assert key == store.checkpoint_key(json.loads(json.dumps(params)), folder)
+    assert key != store.checkpoint_key(store.parameters("unet-cap", 1, settings), folder)
+    for module, name, value in (
+        (store, "versions", {"keras": "0"}),
+        (provenance, "commit", "another"),
+        (provenance, "changes", "+1"),
+        (provenance, "fingerprint", "another"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda *_, value=value: value)
+            assert key != store.checkpoint_key(params, folder), name
 
 
 def test_a_run_waits_for_another_process_until_its_deadline(settings, tmp_path, capsys):
@@ -235,8 +257,8 @@ def test_a_full_disk_keeps_finished_runs(settings, results, monkeypatch):
 
 
 def test_changed_code_makes_a_run_stale(settings, results, monkeypatch):
-    assert runs.stale_runs(settings, results) == []
-    monkeypatch.setattr(runs, "code_digest", lambda *_: "other")
+    assert runs.stale_runs(settings, results) == {}
+    monkeypatch.setattr(provenance, "fingerprint", lambda part: "other")
     assert "unet-cap/fold-0" in runs.stale_runs(settings, results)
     runs.remove_stale_runs(settings, results)
     assert not list(results.rglob("manifest.json"))

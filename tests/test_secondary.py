@@ -316,4 +316,4 @@ def test_a_study_is_measured_once_and_then_read(monkeypatch, settings, tmp_path)
         assert set(found) == {"images", "thresholds"}
         pd.testing.assert_frame_equal(found["images"], table)
     assert len(asked) == len(set(asked)) == 24
-    assert runs.stale_runs(settings, tmp_path) == []
+    assert runs.stale_runs(settings, tmp_path) == {}

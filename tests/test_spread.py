@@ -252,4 +252,4 @@ def test_the_folder_is_computed_once_and_the_same_again(tmp_path):
     again, _ = runs.spread(settings, tmp_path / "one")
     assert (path / "frames.csv").stat().st_mtime_ns == before
     pd.testing.assert_frame_equal(again["frames"], runs.kept_tables("spread", settings, tmp_path / "one")["frames"])
-    assert len(one["frames"]) == 24 and runs.stale_runs(settings, tmp_path / "one") == []
+    assert len(one["frames"]) == 24 and runs.stale_runs(settings, tmp_path / "one") == {}

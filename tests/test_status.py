@@ -20,13 +20,13 @@ def put(root, name, **more):
 
 
 def test_runs_and_versions(tmp_path):
-    put(tmp_path, "demo/unet-cap/fold-0", device="CPU", backend="jax", cores=2, threads=1, code="ab12")
+    put(tmp_path, "demo/unet-cap/fold-0", device="CPU", backend="jax", cores=2, threads=1, commit="ab12ab12ab12")
     put(tmp_path, "demo/cohorts", seconds=9.5)
     put(tmp_path, "demo-seed-1/real", versions={"keras": "3.2"})
     put(tmp_path, "demo-seed-1/real/single")
     runs = status.read_runs(tmp_path)
     table = status.runs_table(runs)
-    assert table.loc[("demo", "unet-cap/fold-0")].tolist() == ["ab12", 1, 2.0, "jax", "CPU", 2, 1, 3]
+    assert table.loc[("demo", "unet-cap/fold-0")].tolist() == ["ab12ab1", 1, 2.0, "jax", "CPU", 2, 1, 3]
     assert table.loc[("demo", "cohorts")].tolist() == ["–", 1, 9.5, "–", "–", "–", "–", 3]
     versions = status.versions_table(runs)
     assert versions["runs"].to_dict() == {1: 2, 2: 1}
