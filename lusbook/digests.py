@@ -60,7 +60,7 @@ def file_digest(path):
 
 @cache
 def processor():
-    """Name of the processor: with the same code and seed, another may round differently.
+    """Name of the processor and its widest vectors: with the same code and seed, another may round differently.
 
     Returns
     -------
@@ -70,8 +70,11 @@ def processor():
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:  # not Linux
         lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
+    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = about.get("model name") or platform.processor() or platform.machine()
+    flags = about.get("flags", "").split()
+    widest = next((flag for flag in ("amx_tile", "avx512f", "avx2") if flag in flags), "")
+    return f"{name} ({widest})" if widest else name
 
 
 def versions(packages=PACKAGES):

@@ -40,7 +40,9 @@ NETWORK = {"threshold": 0.4, "augment_intensity": 0.5}
 UNET = {"unet_width": 0.5, "unet_iterations": 12, "fine_tune_iterations": 4, "unet_dropout": 0.2}
 UNET |= {"unet_learning_rate": 0.0005, "fine_tune_learning_rate": 0.0005}  # small, as Adam's first steps grow rounding
 SIFA = {"sifa_iterations": 12, "sifa_average_decay": 0.7, "sifa_segmenter_learning_rate": 0.005}
-#: Settings of each part that are not those of the preset smoke.
+#: What parts have in common that is not in the preset smoke; the gap has a part of its own.
+COMMON = {"cap_gap": 0.0, "phantom_test_frames": 0, "unet_snapshots": 0}
+#: Settings of each part that are not those of the preset smoke, nor in common.
 SETTINGS = {
     "unet": NETWORK | UNET,
     "sifa": NETWORK | SIFA,
@@ -123,7 +125,7 @@ def compute(part, **changes):
     -------
     values : dict of str to (float or list of float)
     """
-    settings = make_settings("smoke", **(SETTINGS.get(part, {}) | changes))
+    settings = make_settings("smoke", **(COMMON | SETTINGS.get(part, {}) | changes))
     found = {name: np.asarray(value, float) for name, value in PARTS[part](settings).items()}
     return {name: np.vectorize(lambda x: float(f"{x:.6g}"))(value).tolist() for name, value in found.items()}
 
@@ -167,6 +169,28 @@ def by_phantom(settings):
             name, rows = f"{kind}/{patient}", cohort.patients == patient
             found |= spread_of(f"{name}/image", cohort.images[rows])
             found |= {f"{name}/label": cohort.masks[rows].mean(), f"{name}/truth": cohort.truth[rows].mean()}
+    return found
+
+
+def by_gap(settings):
+    """Images at half and at the whole gap in appearance."""
+    found = {}
+    for gap in (0.5, 1.0):
+        simulated = cohorts(settings.model_copy(update={"cap_gap": gap}))["cap"]
+        for patient in dict.fromkeys(simulated.patients.tolist()):
+            found |= spread_of(f"{gap}/{patient}", simulated.images[simulated.patients == patient])
+    return found
+
+
+def by_controls(settings):
+    """Frames under each shift, and what a control makes of a fake network: its score and its ceiling."""
+    from lusbook import controls
+    from lusbook.ceiling import ceiling
+
+    few = phantom.simulate("few", diversity=0.3, consistency=0.9, image_size=64, plan=((controls.FRAMES,),))
+    found = {"ceiling": ceiling(few.masks, "sifa"), "dice": controls.dice(few.truth, few.masks)}
+    for name, shift in controls.SHIFTS.items():
+        found |= spread_of(name, shift(few.images, np.random.default_rng(0)))
     return found
 
 

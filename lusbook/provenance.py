@@ -25,6 +25,7 @@ WRITTEN = ("data/results", "data/benchmarks", "data/page-seconds.json", "book", 
 NETWORKS = ("phantom", "unet", "sifa")
 #: Parts whose code makes the numbers of a folder, by its name.
 PARTS = {
+    "controls": (*NETWORKS, "controls"),
     "real": (*NETWORKS, "real", "statistics"),
     "attempts": (*NETWORKS, "real", "statistics"),
     "rivals": (*NETWORKS, "plain", "statistics"),
@@ -144,9 +145,10 @@ def fingerprint(part):
     return file_digest(path) if path.exists() else ""
 
 
-def fingerprints(folder):
+def fingerprints(folder, settings):
     """Digests of the fingerprints that the numbers of a folder belong to, by part."""
-    return {part: fingerprint(part) for part in parts_of(folder)}
+    gap = ("gap",) if settings.cohorts == "phantom" and settings.cap_gap else ()
+    return {part: fingerprint(part) for part in (*parts_of(folder), *gap)}
 
 
 def stale(manifests):
@@ -163,11 +165,10 @@ def stale(manifests):
         By folder: the fingerprints that changed, each with its digest then and now. A fine-tuning is stale after its
         parent, as ``parent``, and when the weights that it started from are not those of its parent any more.
     """
-    now = {part: fingerprint(part) for part in {part for folder in manifests for part in parts_of(folder)}}
-    found = {}
+    now, found = cache(fingerprint), {}
     for folder, manifest in manifests.items():
         named = manifest.get("fingerprints", {})
-        changed = {part: (named.get(part, ""), now[part]) for part in parts_of(folder)}
+        changed = {part: (named.get(part, ""), now(part)) for part in {*parts_of(folder), *named}}
         if changed := {part: pair for part, pair in changed.items() if pair[0] != pair[1] or not pair[0]}:
             found[folder] = changed
     for folder, manifest in manifests.items():

@@ -73,7 +73,7 @@ def checkpoint_key(params, folder):
     limit_threads()
     from lusbook import backend  # loads Keras
 
-    code = [provenance.fingerprints(folder), provenance.state()]
+    code = [*map(provenance.fingerprint, (*provenance.parts_of(folder), "gap")), provenance.state()]
     parts = [params, code, backend.keras.backend.backend(), versions()]
     return short_digest(json.dumps(parts, sort_keys=True).encode())
 
@@ -373,7 +373,7 @@ def write(folder, params, outcome, settings, seconds):
         "commit": provenance.commit(),
         "date": provenance.date(),
         "environment": provenance.environment(),
-        "fingerprints": provenance.fingerprints(folder),
+        "fingerprints": provenance.fingerprints(folder, settings),
         "inputs": outcome.get("inputs", {}),
         **({"weights": file_digest(folder / "weights.npz")} if outcome["weights"] else {}),
         "params": short_digest(json.dumps(params, sort_keys=True).encode()),
