@@ -37,7 +37,7 @@ TOLERANCE = {"unet": NEAR, "plain": NEAR, "real": NEAR, "sifa": FAR, "realism": 
 SAME = dict.fromkeys(NEAR, 1e-5) | {"bfloat16": 1}  # on the same processor
 EXACT = dict.fromkeys(NEAR, 1e-4) | {"bfloat16": 1}  # of what no network gives
 NETWORK = {"threshold": 0.4, "augment_intensity": 0.5}
-UNET = {"unet_width": 0.5, "unet_iterations": 12, "fine_tune_iterations": 4, "unet_dropout": 0.2}
+UNET = {"unet_width": 0.5, "unet_epochs": 2, "unet_iterations": 12, "fine_tune_iterations": 4, "unet_dropout": 0.2}
 UNET |= {"unet_learning_rate": 0.0005, "fine_tune_learning_rate": 0.0005}  # small, as Adam's first steps grow rounding
 SIFA = {"sifa_iterations": 12, "sifa_average_decay": 0.7, "sifa_segmenter_learning_rate": 0.005}
 #: What parts have in common that is not in the preset smoke; the gap has a part of its own.
@@ -236,7 +236,7 @@ def by_unet(settings):
             name = f"{name} {precision}"
             found |= trained(name, outcome) | outputs(name, network, data["covid"].images)
             np.savez(parent, *outcome["weights"])
-    epochs = settings.model_copy(update={"unet_iterations": None, "unet_epochs": 2})
+    epochs = settings.model_copy(update={"unet_iterations": None})
     outcome = trials.run_trial(EXPERIMENTS["unet-joint"], FOLD, epochs, data, folder=None)
     return found | trained("unet-joint", outcome)
 
