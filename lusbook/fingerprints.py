@@ -33,7 +33,9 @@ COUNTS, SHARES = ("tp", "fp", "fn"), ("dice", "sensitivity", "specificity", "sco
 #: moves by up to 0.003 in the first two iterations, 0.03 in later losses, 0.07 in outputs, and by 46 pixels.
 NEAR = {"rtol": 2e-3, "atol": 5e-4, "pixels": 4, "shares": 0.005, "bfloat16": 10, "first": 2e-3}
 FAR = {"rtol": 0.1, "atol": 0.02, "pixels": 60, "shares": 0.06, "bfloat16": 1, "first": 5e-3}
-TOLERANCE = {"unet": NEAR, "plain": NEAR, "real": NEAR, "sifa": FAR, "realism": FAR}
+#: Scores of clips are shares of few pixels: with oneDNN's kernels in place of TensorFlow's own they move by 0.02 of it.
+CLIPS = NEAR | {"rtol": 0.04, "atol": 2e-3}
+TOLERANCE = {"unet": NEAR, "plain": NEAR, "real": CLIPS, "sifa": FAR, "realism": FAR}
 SAME = dict.fromkeys(NEAR, 1e-5) | {"bfloat16": 1}  # on the same processor
 EXACT = dict.fromkeys(NEAR, 1e-4) | {"bfloat16": 1}  # of what no network gives
 NETWORK = {"threshold": 0.4, "augment_intensity": 0.5}

@@ -9,10 +9,11 @@ import yaml
 
 from lusbook import digests, fingerprints, provenance, store
 from lusbook.experiments import EXPERIMENTS
-from lusbook.settings import PROJECT, Settings
+from lusbook.settings import PROJECT, Settings, make_settings
 from lusbook.store import relevant
 
 RESULTS = provenance.RESULTS
+SETTINGS = make_settings("demo")  # without a gap
 
 
 def needs_tensorflow():
@@ -128,18 +129,18 @@ def test_nothing_in_a_manifest_depends_on_names_of_modules(manifests):
 def test_a_moved_module_makes_nothing_stale(tmp_path, monkeypatch):
     """The code elsewhere, under other names: what a folder belongs to stays as it was."""
     folder = RESULTS / "demo" / "sifa-covid-to-cap" / "fold-0"
-    before = provenance.fingerprints(folder)
+    before = provenance.fingerprints(folder, SETTINGS)
     for file in (PROJECT / "lusbook").glob("*.py"):
         shutil.copy(file, tmp_path / f"other_{file.name}")
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "other_provenance.py"))
-    assert provenance.fingerprints(folder) == before
+    assert provenance.fingerprints(folder, SETTINGS) == before
     assert provenance.stale({folder: store.read_manifest(folder)}) == {}
 
 
 def test_a_stale_parent_makes_its_fine_tuning_stale(tmp_path):
     parent, child = tmp_path / "unet-cap" / "fold-0", tmp_path / "unet-cap-then-covid" / "fold-0"
-    good = {"fingerprints": provenance.fingerprints(parent), "weights": "aa"}
-    fine = {"fingerprints": provenance.fingerprints(child), "inputs": {"parent": "aa"}}
+    good = {"fingerprints": provenance.fingerprints(parent, SETTINGS), "weights": "aa"}
+    fine = {"fingerprints": provenance.fingerprints(child, SETTINGS), "inputs": {"parent": "aa"}}
     assert provenance.stale({parent: good, child: fine}) == {}
     old = {**good, "fingerprints": good["fingerprints"] | {"unet": "other"}}
     found = provenance.stale({parent: old, child: fine})
