@@ -7,6 +7,7 @@ B-lines may be narrower than a cell. A U-Net has a logit for every pixel, and so
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from lusbook import metrics
 
@@ -75,5 +76,6 @@ def ceiling(masks, method):
     """
     if STRIDES[method] == 1:
         return np.ones(len(masks))
-    found = np.stack([best_map(mask, STRIDES[method]) for mask in masks])
+    with threadpool_limits(1):  # on matrices this small, threads of BLAS wait longer than they work
+        found = np.stack([best_map(mask, STRIDES[method]) for mask in masks])
     return metrics.dice(*metrics.confusion_counts(found, masks).T[:3])
