@@ -272,7 +272,7 @@ def settings_table(settings, prefixes=()):
 
 
 def departures(settings):
-    """Settings whose values are not the paper's, those of real clips and of controls aside.
+    """Settings whose values are not the paper's; those that the paper knows nothing of, and simulated cohorts, aside.
 
     Parameters
     ----------
@@ -289,12 +289,14 @@ def departures(settings):
     >>> departures(make_settings("paper")), departures(make_settings("paper", image_size=128, seed=1))
     ({}, {'image_size': (128, 256)})
     """
-    paper = make_settings("paper")
-    ours = ("preset", "cohorts", "seed", "devices")
+    paper, ours = make_settings("paper"), ("preset", "cohorts", "seed", "devices", "real_iterations")
+    ours += tuple(
+        name for name, field in Settings.model_fields.items() if field.description.endswith("(not in the paper)")
+    )
     return {
         name: (value, getattr(paper, name))
         for name, value in settings
-        if value != getattr(paper, name) and name not in ours and not name.startswith(("real_", "control_"))
+        if value != getattr(paper, name) and name not in ours and not name.startswith(("phantom_", "covid_", "cap_"))
     }
 
 
