@@ -118,6 +118,7 @@ name-of-chapter:
 results: $(STAMP) ## compute the committed study anew, and the committed chapters from it
 	$(BIN)/lusbook study --preset $(PRESET) --results data/results --cores $(CORES) --recompute $(if $(WITHOUT_GPU),--without-gpu)
 	rm -rf data/results/$(PRESET)-*
+	$(BIN)/lusbook controls --results data/results --threads $(CORES)
 	$(BIN)/lusbook queue data/queues/comparisons.yaml --minutes 600 --results data/results --threads $(CORES)
 	for more in secondary rivals dose-response; do $(BIN)/lusbook $$more --preset $(PRESET) --results data/results || exit; done
 	$(BIN)/lusbook attempts --preset $(PRESET) --results data/results --threads $(CORES)

@@ -1,6 +1,7 @@
 """What a chapter says of itself at its top: how long its numbers took, its parameters, commands that run it again."""
 
 import json
+from fnmatch import fnmatch
 
 import pandas as pd
 import papermill
@@ -119,6 +120,19 @@ def shown(chapter, settings, results=None, otherwise=()):
     """Manifests of what a chapter shows of a study, as :data:`SHOWN` says; ``otherwise`` where that says nothing."""
     root, patterns = study_folder(settings, results), SHOWN.get(chapter, TRAININGS) or otherwise
     return [found for name in patterns for found in read_manifests(root, f"{name}/**/manifest.json").values()]
+
+
+def shows(chapter, folder):
+    """Whether a chapter shows a folder of a study; the status page shows all of them.
+
+    Examples
+    --------
+    >>> shows("unet", "unet-cap/fold-0"), shows("unet", "sifa-cap-to-covid/fold-0"), shows("status", "rivals")
+    (True, False, True)
+    """
+    if chapter in ALONE:
+        return chapter == "status"
+    return any(fnmatch(folder.partition("/")[0], name) for name in SHOWN.get(chapter, TRAININGS) or (chapter,))
 
 
 def computed(chapter, settings, results=None, stale=False):

@@ -16,7 +16,7 @@ import yaml
 from IPython.display import Markdown, display
 from nbclient.exceptions import DeadKernelError
 
-from lusbook.boxes import box, computed, keep_page_seconds, stale_note
+from lusbook.boxes import box, computed, keep_page_seconds, shows, stale_note
 from lusbook.devices import limit_threads
 from lusbook.errors import LusbookError
 from lusbook.runs import refuse_damaged, stale_runs
@@ -222,6 +222,6 @@ def notice(chapter, settings, results=None):
         text += " The cohorts are simulated."
     if changed := departures_text(settings):
         text += f" **This is not the paper's setting.** What differs, the paper's in brackets: {changed}."
-    stale = stale_runs(settings, results)
+    stale = {name: changed for name, changed in stale_runs(settings, results).items() if shows(chapter, name)}
     text += computed(chapter, settings, results, bool(stale))
     return box(chapter, text, settings, results) + stale_note(stale, settings, results)
