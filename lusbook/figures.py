@@ -675,6 +675,28 @@ def knobs(diversities, consistencies, patients=(1, 2), index=8):
     return figure
 
 
+def gaps(values, patients=(1, 2), index=8):
+    """The third knob of the phantom: frames of patients under growing gaps, with the exact mask outlined.
+
+    Parameters
+    ----------
+    values : list of float
+    patients : sequence of int
+        Of the cohort of CAP.
+    index : int
+        Number of the frame in each patient's clip.
+    """
+    shape = (len(patients), len(values))
+    figure, axes = plt.subplots(*shape, figsize=(2.2 * shape[1], 2.2 * shape[0]), layout="constrained")
+    for row, patient in zip(axes, patients, strict=True):
+        for ax, gap in zip(row, values, strict=True):
+            image, truth, _ = phantom.frame("cap", patient, index, diversity=0.8, consistency=0.5, gap=gap)
+            show_frame(ax, image)
+            ax.contour(truth, levels=[0.5], colors=[MASK_COLOUR], linewidths=0.8)
+            ax.set_title(f"gap {gap:g}" if patient == patients[0] else "", fontsize=9)
+    return figure
+
+
 def profiles(table, sets):
     """Grey levels by depth, their spread, and the power spectrum: medians of frames, with quartiles of the first set.
 

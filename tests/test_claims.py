@@ -249,3 +249,21 @@ def test_claims_link_to_what_a_page_has_even_before_its_grid_is_computed():
         named = {cell.metadata.get("mystnb", {}).get("figure", {}).get("name") for cell in cells}
         computed = row.chapter not in ("secondary", "rivals", "dose-response", "real")
         assert f"({row.anchor})=" in text or (computed and row.anchor in named), row.id
+
+
+def test_without_controls_nothing_is_said_of_sifa_and_the_rest_stands():
+    compared = claims.compare(as_published(), n_resamples=200)
+    told = claims.judge(compared, effects()).set_index("id")["verdict"]
+    judged = claims.judge(compared, effects(), silenced=["the positive control failed"]).set_index("id")["verdict"]
+    assert judged[["joint", "premise"]].tolist() == told[["joint", "premise"]].tolist()
+    assert set(judged.drop(["joint", "premise"])) == {claims.CANNOT_TELL}
+
+
+@pytest.mark.parametrize("passed, words", [(True, ""), (False, "failed"), (None, "not computed")])
+def test_ceilings_and_the_positive_control_silence_a_study(passed, words):
+    means = pd.DataFrame({"experiment": ["unet-cap", "sifa-cap-to-covid"], "cohort": "cap", "mean": [0.6, 0.9]})
+    reasons = claims.silenced(means, {"covid": 0.9, "cap": 0.8}, passed)  # SIFA's own Dice does not count
+    assert len(reasons) == bool(words) and all(words in reason for reason in reasons)
+    (above, *_) = claims.silenced(means, {"cap": 0.6}, passed)
+    assert "CAP" in above and "0.60" in above
+    assert all(reason in claims.silenced_text(reasons) for reason in reasons)
