@@ -74,7 +74,7 @@ def test_translations_grow_by_a_row_a_snapshot():
             arrays |= {
                 f"{cohort}_{key}_{iteration}": np.full((16, 16), iteration, "uint8") for key in ("fake", "cycle")
             }
-    axes = figures.growing_translations(arrays, "covid", "cap", [10, 20, 30]).axes
+    axes = figures.growing_translations(arrays, "covid", "cap").axes
     assert len(axes) == 18
     assert [int(ax.images[0].get_array().max()) for ax in axes[1::6]] == [10, 20, 30]
 
