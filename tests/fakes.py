@@ -2,7 +2,8 @@
 
 An image's first three pixels are its cohort, patient and number; its mask and its exact mask have an area that no other
 image's have. A fake network finds more pixels in an image with each iteration that it was trained for, a number that
-tells image, route and iterations apart: so a table of counts says which weights saw which image how.
+tells image, route and iterations apart: so a table of counts says which weights saw which image how. It refuses to find
+anything with statistics that were not recomputed for its weights.
 """
 
 import zlib
@@ -18,8 +19,14 @@ from lusbook.settings import make_settings
 
 SIDE = 32
 THRESHOLD = 0.6
-COHORTS = {"covid": 40, "cap": 80}  # by name: the first pixel
-PATIENTS = {"covid": ((0, 1, 2, 0, 1, 2, 0, 1, 2), 12), "cap": ((2, 0, 1, 2, 0, 1), 8)}  # folds; images of each
+COHORTS = {"covid": 40, "cap": 80, "covid_more": 120, "cap_more": 160}  # by name: the first pixel
+FIRST = {"covid": 0, "cap": 110, "covid_more": 160, "cap_more": 190}  # number of the first image, of all cohorts'
+PATIENTS = {  # folds; images of each
+    "covid": ((0, 1, 2, 0, 1, 2, 0, 1, 2), 12),
+    "cap": ((2, 0, 1, 2, 0, 1), 8),
+    "covid_more": ((0, 0, 0, 0, 0), 5),
+    "cap_more": ((0, 0, 0, 0), 4),
+}
 SETTINGS = {  # on the preset smoke
     "image_size": SIDE,
     "threshold": THRESHOLD,
@@ -27,6 +34,7 @@ SETTINGS = {  # on the preset smoke
     "unet_iterations": None,  # epochs count
     "unet_epochs": 1,
     "unet_learning_rate": 0.25,
+    "unet_snapshots": 3,
     "fine_tune_iterations": None,
     "fine_tune_epochs": 2,
     "fine_tune_learning_rate": 0.0625,
@@ -63,7 +71,12 @@ def make_cohort(name):
 
 
 def make_cohorts():
-    return {name: make_cohort(name) for name in COHORTS}
+    return {name: make_cohort(name) for name in ("covid", "cap")}
+
+
+def make_more():
+    """Patients who are only tested."""
+    return {name: make_cohort(f"{name}_more") for name in ("covid", "cap")}
 
 
 def mask_of(areas):
@@ -83,7 +96,7 @@ def names_of(images):
 def codes_of(names):
     """Numbers of images by name, of both cohorts together."""
     parts = [name.split("-") for name in names]
-    return np.array([int(number) + (110 if cohort == "cap" else 0) for cohort, _, number in parts])
+    return np.array([int(number) + FIRST[cohort] for cohort, _, number in parts])
 
 
 def labelled(masks):
@@ -113,12 +126,15 @@ def dice(one, other):
 
 
 class Model:
-    """A network of a variable that no other has, and of one that counts its iterations."""
+    """A network of a variable that no other has, of one that counts its iterations, and perhaps of statistics."""
 
-    def __init__(self, number):
+    def __init__(self, number, statistics=False):
         self.constant = keras.Variable(np.arange(number + 2, dtype="float32"))
         self.iterations = keras.Variable(0.0)
-        self.variables = self.trainable_variables = [self.constant, self.iterations]
+        self.variables = [self.constant, self.iterations]
+        self.trainable_variables = self.variables[:]
+        self.statistics = keras.Variable(np.zeros((1, 1), "float32")) if statistics else None
+        self.variables += [self.statistics] if statistics else []
 
     def count(self):
         return float(self.iterations.value)
@@ -130,6 +146,7 @@ class Fakes:
     def __init__(self, patch, folder):
         self.folder, self.runs, self.built, self.kept = folder, 0, [], {}
         self.start, self.steps = [], []  # of the last run: the state before its first step, and what steps were given
+        self.refreshed = []  # and what statistics were recomputed from
         patch.setattr(unet, "build_unet", self.build_unet)
         patch.setattr(unet, "make_step", self.unet_step)
         patch.setattr(unet, "make_predict", lambda model: self.predict("direct", model, model))
@@ -140,18 +157,19 @@ class Fakes:
         patch.setattr(sifa, "make_step", self.sifa_step)
         patch.setattr(sifa, "make_predict", self.sifa_predict)
         patch.setattr(sifa, "make_translate", self.sifa_translate)
+        patch.setattr(trials, "refresh_statistics", self.refresh)
 
-    def run(self, name, fold=0, *, cohorts=None, parent=None, **changed):
+    def run(self, name, fold=0, *, cohorts=None, parent=None, more=None, **changed):
         """Train and test an experiment; returns what its step was given, beside the outcome."""
         self.runs += 1
-        self.start, self.steps = [], []
+        self.start, self.steps, self.refreshed = [], [], []
         folder = self.folder / f"run-{self.runs}"
         if EXPERIMENTS[name].parent and parent is None:
             parent = self.parent(0)
-        outcome = trials.run_trial(
-            EXPERIMENTS[name], fold, settings(**changed), cohorts or make_cohorts(), parent, name, folder=folder, key=""
-        )
-        return SimpleNamespace(**outcome, start=self.start, steps=self.steps, fold=fold)
+        trial = (EXPERIMENTS[name], fold, settings(**changed), cohorts or make_cohorts(), parent, name, more)
+        outcome = trials.run_trial(*trial, folder=folder, key="")
+        given = {"start": self.start, "steps": self.steps, "refreshed": self.refreshed}
+        return SimpleNamespace(**outcome, **given, fold=fold, folder=folder)
 
     def once(self, name, fold=0, **changed):
         """A run that several tests look at, computed once."""
@@ -172,7 +190,7 @@ class Fakes:
 
     def build_networks(self, *options, **more):
         self.built.append((*options, *more.values()))
-        return SimpleNamespace(**{name: Model(number) for number, name in enumerate(NETWORKS)})
+        return SimpleNamespace(**{name: Model(n, name == "encoder") for n, name in enumerate(NETWORKS)})
 
     def unet_step(self, model):
         optimizer = training.Adam([model.constant])
@@ -205,10 +223,21 @@ class Fakes:
         self.start = self.start or [np.asarray(variable.value).copy() for variable in state]
         self.steps.append(SimpleNamespace(given=given, **given, **more))
 
+    def refresh(self, network, a, b):
+        """Statistics are those of as many iterations as the weights."""
+        encoder = network.encoder
+        encoder.statistics.assign([[encoder.count()]])
+        given = {"source": np.array(a), "target": np.array(b)}
+        iterations = [encoder.count(), network.generator.count()]
+        self.refreshed.append(SimpleNamespace(given=given, iterations=iterations, steps=len(self.steps)))
+
     def predict(self, route, *models):
         """Inference that finds what a network of as many iterations finds, if all its parts have as many."""
 
         def predict(images):
+            for model in models:
+                if model.statistics is not None:
+                    assert np.asarray(model.statistics.value).item() == model.count(), "statistics of other weights"
             return probabilities(names_of(images), np.mean([model.count() for model in models]), route)
 
         return predict
@@ -252,6 +281,6 @@ def seen(run, key="images"):
 
 
 def digest(run):
-    """A number of everything that a run's step was given and found, to compare runs by."""
-    arrays = [*run.start, *(array for step in run.steps for array in step.given.values())]
+    """A number of everything that a run's steps and statistics were given, to compare runs by."""
+    arrays = [*run.start, *(array for step in [*run.steps, *run.refreshed] for array in step.given.values())]
     return zlib.crc32(b"".join(array.tobytes() for array in arrays))

@@ -5,7 +5,9 @@ Everything here is named by image: see tests/fakes.py. tests/mutants.py lists th
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +16,13 @@ from lusbook import trials
 from lusbook.cohort import fold_indices, reduce_to, shown_frame
 from lusbook.errors import OutOfTime
 from lusbook.experiments import EXPERIMENTS
+from lusbook.norms import BatchNorm
 from lusbook.selection import information
 from tests import fakes
 from tests.fakes import AVERAGE, SNAPSHOTS, Fakes, codes_of, names_of, seen
 
 SIFA = "sifa-covid-to-cap"
+REFRESH = trials.refresh_statistics  # the fake networks have another one
 PLAIN = {"augment_rotation": 0, "augment_shift": 0, "augment_scale": 0, "sifa_iterations": 6}
 
 
@@ -221,7 +225,7 @@ def test_nothing_is_left_of_the_run_before(fake):
         assert len(fake.built) == 1  # networks serve all three
         assert fakes.digest(run) == fakes.digest(after), name
         same_tables(run.tables, after.tables)
-        assert not any(array >= 1 for array in after.start if array.ndim == 0)  # nothing was counted
+        assert not any(array >= 1 for array in after.start if array.ndim in (0, 2))  # nothing was counted
 
 
 def test_a_deadline_is_handed_on(fake):
@@ -367,7 +371,10 @@ def test_the_weights_kept_are_the_last(fake, name, last):
     weights = fake.once(name).weights
     counts = [float(array) for array in weights if array.ndim == 0]
     assert counts == [last] * (4 if name == SIFA else 1)
-    constants = [array.tolist() for array in weights if array.ndim]
+    constants = [array.tolist() for array in weights if array.ndim == 1]
+    assert [array.tolist() for array in weights if array.ndim == 2] == (
+        [[[last]]] if name == SIFA else []
+    )  # statistics
     assert constants == [list(range(number + 2)) for number in range(len(counts))]
 
 
@@ -417,6 +424,168 @@ def test_rows_of_other_weights_are_those_of_the_weights_they_name(fake):
             assert rows["iteration"].tolist() == [named] * len(rows)
 
 
+def test_chosen_weights_are_tested_on_all_images_where_snapshots_see_some(fake, monkeypatch):
+    monkeypatch.setattr(trials, "CURVE", 4)
+    run, cohorts = fake.run(SIFA), fakes.make_cohorts()
+    places = {"covid": ("translated", (0, 12, 23, 35)), "cap": ("direct", (0, 5, 10, 15))}
+    for key, (route, chosen) in places.items():
+        names = [subset_names(cohorts[key], 0)[place] for place in chosen]
+        for iteration, dice in run.tables["snapshots"].set_index("iteration")[f"dice_{key}"].items():
+            expected = fakes.dice(fakes.found(names, iteration, route), 410 + codes_of(names))
+            assert dice == pytest.approx(expected.mean())
+        for weights in ("average", "label-free", "oracle"):
+            rows_of(run.tables["selection"], cohorts[key], weights=weights)
+
+
+# ---------------------------------------------------------------------------------------------
+# Statistics of batch normalisations; the fake networks check that they are those of their weights
+
+
+@pytest.mark.parametrize(
+    ("name", "fold"), [(SIFA, 1), ("sifa-reduced-covid-to-cap", 0), ("sifa-cap-to-covid", 2)], ids=str
+)
+def test_statistics_are_recomputed_from_training_images_of_both_domains(fake, name, fold):
+    experiment, run = EXPERIMENTS[name], fake.once(name, fold)
+    assert [given.steps for given in run.refreshed] == [*SNAPSHOTS, 20]  # before each snapshot, and for the average
+    for given, iterations in zip(run.refreshed, [*SNAPSHOTS, AVERAGE], strict=True):
+        np.testing.assert_allclose(given.iterations, iterations)  # of all networks
+        source, target = (names_of(given.given[key]) for key in ("source", "target"))
+        assert sorted(target) == training_names([experiment.target], fold)
+        assert {array.dtype for array in given.given.values()} == {np.dtype("float32")}
+        assert {array.shape[1:] for array in given.given.values()} == {(fakes.SIDE, fakes.SIDE, 1)}
+        if experiment.reduced:
+            assert len(source) == len(target) and set(source) == set(flat(seen(run)))
+        else:
+            assert sorted(source) == training_names(experiment.source, fold)
+
+
+def test_of_many_training_images_statistics_see_some_evenly_spread(fake, monkeypatch):
+    monkeypatch.setattr(trials, "STATISTICS", 5)
+    places = {"source": ("covid", (0, 18, 36, 53, 71)), "target": ("cap", (0, 8, 16, 23, 31))}
+    for given in fake.run(SIFA).refreshed:
+        for key, (cohort, chosen) in places.items():
+            names = subset_names(fakes.make_cohort(cohort), 0, "training")
+            assert names_of(given.given[key]) == [names[place] for place in chosen]
+
+
+def test_a_unet_keeps_the_statistics_of_its_training(fake):
+    assert fake.once("unet-covid").refreshed == []
+
+
+@pytest.mark.parametrize("counts", [(32, 32), (40, 70)])
+def test_statistics_are_the_mean_over_translated_source_and_target(counts):
+    """Of images themselves, in a network of one batch normalisation; batches are filled up with their own images."""
+    inputs, norm = keras.Input((4, 4, 1)), BatchNorm()
+    encoder = keras.Model(inputs, list(norm(inputs)))
+    rng, modes = np.random.default_rng(0), []
+    a, b = (rng.normal(mean, mean, (n, 4, 4, 1)).astype("float32") for mean, n in zip((1, 3), counts, strict=True))
+
+    def generator(batch, training):
+        modes.append(training)
+        return 2 * batch - 7
+
+    REFRESH(SimpleNamespace(generator=generator, encoder=encoder), a, b)
+    assert set(modes) == {False}
+    moments = []
+    for images in (2 * a - 7, b):
+        parts = [images[start : start + 32] for start in range(0, len(images), 32)]
+        parts = [np.concatenate([part] * 32)[:32].astype("float64") for part in parts]
+        moments.append([np.mean([p.mean() for p in parts]), np.mean([p.var(ddof=1) + p.mean() ** 2 for p in parts])])
+    mean, square = np.mean(moments, axis=0)
+    np.testing.assert_allclose(np.ravel(norm.moving.value), [mean, square - mean**2], rtol=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------
+# Learning curves
+
+
+def check_curve(table, cohorts, taken, routes, before=0, places=None):
+    """A curve has a row for each iteration, cohort and route, with the means over its images."""
+    assert list(table) == ["iteration", "cohort", "route", "images", "dice", "dice_truth"]
+    expected = [(iteration, key, route) for iteration in taken for key in routes for route in routes[key]]
+    assert list(table[["iteration", "cohort", "route"]].itertuples(index=False, name=None)) == expected
+    for row in table.itertuples():
+        names = subset_names(cohorts[row.cohort], 0)
+        names = [names[place] for place in places[row.cohort]] if places else names
+        predicted = fakes.found(names, before + row.iteration, row.route)
+        assert row.images == len(names)
+        assert row.dice == pytest.approx(fakes.dice(predicted, 410 + codes_of(names)).mean())
+        if cohorts[row.cohort].truth is None:
+            assert np.isnan(row.dice_truth)
+        else:
+            assert row.dice_truth == pytest.approx(fakes.dice(predicted, 373 + codes_of(names)).mean())
+
+
+DIRECT = {"covid": ["direct"], "cap": ["direct"]}
+BOTH = {
+    SIFA: DIRECT | {"covid": ["translated", "direct"]},
+    "sifa-cap-to-covid": DIRECT | {"cap": ["translated", "direct"]},
+}
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_curves_of_sifa_have_all_routes_at_every_snapshot(fake, name):
+    check_curve(fake.once(name).tables["curve"], fakes.make_cohorts(), SNAPSHOTS, BOTH[name])
+
+
+def test_curves_of_a_unet_are_of_snapshots_of_its_training(fake):
+    check_curve(fake.once("unet-covid").tables["curve"], fakes.make_cohorts(), [3, 6, 9], DIRECT)
+
+
+def test_a_fine_tuning_has_its_share_of_points(fake):
+    epochs = {"unet_epochs": 4, "fine_tune_epochs": 2}  # half of three points, rounded up
+    run = fake.run("unet-cap-then-covid", parent=fake.parent(30), **epochs)
+    check_curve(run.tables["curve"], fakes.make_cohorts(), [9, 18], DIRECT, before=30)
+
+
+def test_no_points_no_curve(fake):
+    run = fake.run("unet-covid", unet_snapshots=0)
+    assert sorted(run.tables) == ["history", "per_image"] and not list(run.folder.glob("snapshot-*"))
+
+
+@pytest.mark.parametrize("name", ["unet-covid", SIFA])
+def test_curves_are_taken_on_the_same_part_of_the_tested_images(fake, monkeypatch, name):
+    monkeypatch.setattr(trials, "CURVE", 4)
+    taken, routes = ([3, 6, 9], DIRECT) if name == "unet-covid" else (SNAPSHOTS, BOTH[SIFA])
+    places = {"covid": (0, 12, 23, 35), "cap": (0, 5, 10, 15)}
+    cohorts = fakes.make_cohorts()
+    cohorts["cap"] = replace(cohorts["cap"], truth=None)
+    check_curve(fake.run(name, cohorts=cohorts).tables["curve"], cohorts, taken, routes, places=places)
+
+
+# ---------------------------------------------------------------------------------------------
+# More patients
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations"), [("unet-cap", 4), ("unet-cap-then-covid", 18), ("unet-joint", 13), (SIFA, 20)], ids=str
+)
+def test_more_patients_are_tested_by_every_route_and_train_nothing(fake, name, iterations):
+    more, routes = fakes.make_more(), BOTH.get(name, DIRECT)
+    run, without = fake.run(name, more=more), fake.run(name)
+    assert fakes.digest(run) == fakes.digest(without)
+    table = run.tables.pop("more_patients")
+    same_tables(run.tables, without.tables)
+    assert run.overlays.keys() == without.overlays.keys()
+    assert {key: rows["route"].unique().tolist() for key, rows in table.groupby("cohort")} == routes
+    for key, cohort in more.items():
+        names = names_of(cohort.images)
+        for route in routes[key]:
+            rows = table[(table["cohort"] == key) & (table["route"] == route)]
+            predicted, area = fakes.found(names, iterations, route), 410 + codes_of(names)
+            assert rows["image"].tolist() == list(range(len(names)))
+            assert rows["patient"].tolist() == cohort.patients.tolist()
+            assert (rows["tp"] + rows["fp"]).tolist() == predicted.tolist()
+            assert (rows["tp"] + rows["fn"]).tolist() == area.tolist()
+            np.testing.assert_allclose(rows["dice"], fakes.dice(predicted, area))
+            np.testing.assert_allclose(rows["dice_truth"], fakes.dice(predicted, 373 + codes_of(names)))
+
+
+def test_without_more_patients_there_is_no_table_of_them(fake):
+    assert "more_patients" not in fake.once(SIFA).tables
+    assert "more_patients" not in fake.run("unet-cap", more={}).tables
+
+
 # ---------------------------------------------------------------------------------------------
 # Frames that are shown
 
@@ -452,6 +621,13 @@ def test_translations_are_of_their_domain_and_their_weights(fake):
                 assert np.allclose(grey[1:], fakes.SHOWN[step, kind] + count, atol=1e-3)
                 named = image[None] if suffix else image[None, ..., None]
                 assert names_of(named) == label
+
+
+def test_of_many_snapshots_translations_are_kept_of_some(fake, monkeypatch):
+    monkeypatch.setattr(trials, "PICTURED", 2)
+    overlays = fake.run(SIFA).overlays
+    kept = {int(key.rsplit("_", 1)[1]) for key in overlays if key.startswith(("covid_fake_", "cap_cycle_"))}
+    assert kept == {7, 20}
 
 
 # ---------------------------------------------------------------------------------------------
