@@ -64,10 +64,12 @@ def untraced():
         tf.config.run_functions_eagerly(False)
 
 
-def phantom_patient(name, number, diversity, scanner="butterfly", numbers="paper"):
+def phantom_patient(name, number, diversity, kind="butterfly", numbers="paper", gap=0.0):
     """A patient as the phantom draws it, seed 0."""
     seed = [0, zlib.crc32(name.encode()), number, 0, zlib.crc32(b"patient")]
-    return anatomy.draw_patient(np.random.default_rng(seed), diversity, scanner, numbers)
+    p = anatomy.draw_patient(np.random.default_rng(seed), diversity, kind, numbers)
+    scanner.widen_gap(p, gap)
+    return p
 
 
 def fixed_patient(kind="butterfly", **values):

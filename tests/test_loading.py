@@ -67,7 +67,7 @@ def test_phantom_is_simulated_once_and_read_back_exactly(small_phantom, tmp_path
         first,
         {
             "covid": phantom.simulate("covid", diversity=0.3, consistency=0.9, image_size=SIDE),
-            "cap": phantom.simulate("cap", diversity=0.8, consistency=0.5, image_size=SIDE),
+            "cap": phantom.simulate("cap", diversity=0.8, consistency=0.5, image_size=SIDE, gap=0.3),
         },
     )
     assert cohort_digests(small_phantom) == {name: c.digest for name, c in first.items()}
@@ -138,3 +138,44 @@ def test_workers_simulate_only_where_they_are_asked_for(small_phantom, monkeypat
     monkeypatch.setattr(phantom, "simulate", simulate)
     load_cohorts(small_phantom, *given)
     assert seen == [*(given or (None,))] * 2
+
+
+@pytest.fixture
+def simulated(monkeypatch, tmp_path):
+    """What is simulated, where only the first patient of a cohort really is."""
+    seen = []
+
+    def simulate(name, *, plan, processes, progress, **parameters):
+        seen.append({"name": name, "plan": plan, "processes": processes} | parameters)
+        return simulate_once(name, plan=((1,),), **parameters)
+
+    monkeypatch.setattr(phantom, "simulate", simulate)
+    monkeypatch.setenv("LUSBOOK_CACHE", str(tmp_path / "cache"))
+    return seen
+
+
+def test_more_patients_are_sixty_of_either_kind_with_the_gap_of_their_cohort(simulated):
+    settings = Settings(image_size=SIDE, phantom_test_frames=7, cap_gap=0.6, phantom_seed=4, covid_diversity=0.125)
+    more = loading.load_more(settings, 2)
+    assert {key: cohort.name for key, cohort in more.items()} == {"covid": "covid-more", "cap": "cap-more"}
+    for name, gap in (("covid", 0), ("cap", 0.6)):
+        (given,) = [given for given in simulated if given["name"] == f"{name}-more"]
+        assert given["plan"] == ((7,) * 60,) and given["processes"] == 2
+        assert given.get("gap", 0) == gap
+        own = loading.phantom_parameters(name, settings)
+        assert {key: given.get(key) for key in own if key != "name"} == {k: v for k, v in own.items() if k != "name"}
+    assert len(simulated) == 2
+
+
+def test_a_frame_of_each_of_more_patients():
+    settings = Settings(image_size=SIDE, phantom_test_frames=1)
+    parameters = loading.phantom_parameters("covid", settings) | {"name": "covid-more", "plan": ((1,) * loading.MORE,)}
+    assert phantom._checked_plan("covid-more", parameters["plan"]) == ((1,) * 60,)
+    one, other = (phantom.digest(**parameters | change) for change in ({}, {"name": "cap-more"}))
+    assert one != other
+
+
+def test_no_more_patients_where_settings_want_none_or_cohorts_are_ones_own(manifest, monkeypatch):
+    monkeypatch.setattr(phantom, "simulate", refuse)
+    assert loading.load_more(Settings(image_size=SIDE, phantom_test_frames=0)) == {}
+    assert loading.load_more(Settings(image_size=SIDE, cohorts=str(manifest()))) == {}

@@ -1,12 +1,17 @@
+import hashlib
 import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.stats import spearmanr
 
-from lusbook import anatomy, phantom
+from lusbook import anatomy, phantom, scanner
 from lusbook.errors import LusbookError
+from lusbook.loading import phantom_parameters
+from lusbook.settings import Settings
 from lusbook.tables import load_published
 from tests.helpers import phantom_patient
 
@@ -184,8 +189,10 @@ def test_digest_follows_every_parameter():
     one = {"name": "cap", "seed": 0, "diversity": 0.5, "consistency": 0.5, "image_size": 64}
     changes = [{}, {"name": "covid"}, {"seed": 1}, {"diversity": 0.6}, {"consistency": 0.6}, {"image_size": 96}]
     changes += [{"plan": [[1]]}, {"scanner": "lumify"}, {"numbers": "public"}, {"annotator": 1}]
+    changes += [{"gap": 0.25}, {"gap": 1}]
     digests = {phantom.digest(**one | change) for change in changes}
-    assert len(digests) == 10
+    assert len(digests) == 12
+    assert phantom.digest(**one, gap=0) == phantom.digest(**one)
     assert phantom.digest(**one) == phantom.digest(**one, plan=phantom.PLAN["cap"])
 
 
@@ -195,6 +202,9 @@ def test_digest_follows_every_parameter():
         ({"diversity": 1.1}, "diversity.*0 to 1.*1.1"),
         ({"diversity": float("nan")}, "diversity.*nan"),
         ({"consistency": -0.1}, "consistency.*0 to 1.*-0.1"),
+        ({"gap": -0.1}, "phantom gap: expected a number from 0 to 1, received -0.1"),
+        ({"gap": 1.1}, "phantom gap: expected a number from 0 to 1, received 1.1"),
+        ({"gap": float("nan")}, "phantom gap.*nan"),
         ({"name": "influenza"}, "influenza"),
         ({"image_size": 100}, "multiple of 8.*100"),
         ({"image_size": 0}, "multiple of 8.*0"),
@@ -222,3 +232,81 @@ def test_the_plan_is_the_papers_folds():
         rows = published[published["cohort"] == name]
         assert [len(patients) for patients in folds] == rows["patients"].tolist()
         assert [sum(patients) for patients in folds] == rows["images"].tolist()
+
+
+# ---------------------------------------------------------------------------------------------
+# The gap in appearance
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("butterfly", "1bed77c611bb8c2e"), ("lumify", "816ead906f033b0d")])
+@pytest.mark.parametrize("gap", [{}, {"gap": 0}])
+def test_without_a_gap_frames_are_those_from_before_there_was_one(kind, expected, gap):
+    options = {"diversity": 0.8, "consistency": 0.5, "scanner": kind, "image_size": 64}
+    frame = phantom.frame("cap", 2, 1, **options, **gap)
+    assert hashlib.sha256(b"".join(array.tobytes() for array in frame)).hexdigest()[:16] == expected
+
+
+def test_without_a_gap_digests_are_those_from_before_there_was_one():
+    assert phantom.digest(**phantom_parameters("covid", Settings())) == "5bdd74c28b01e8f3"
+    assert phantom.digest(**phantom_parameters("cap", Settings(cap_gap=0))) == "56552ed82b638d31"
+
+
+GAPS = (0, 0.25, 0.5, 1)
+
+
+@pytest.fixture(scope="module")
+def widened():
+    """Frames of five patients at every gap."""
+    options = {"diversity": 0.8, "consistency": 0.5, "image_size": 64}
+    return [[phantom.frame("cap", n, n, gap=gap, **options) for gap in GAPS] for n in range(1, 6)]
+
+
+def test_truth_and_labels_are_the_same_at_any_gap(widened):
+    for frames in widened:
+        for _, truth, label in frames[1:]:
+            np.testing.assert_array_equal(truth, frames[0][1])
+            np.testing.assert_array_equal(label, frames[0][2])
+
+
+def test_images_change_the_more_the_wider_the_gap(widened):
+    for frames in widened:
+        images = [image.astype(float) for image, _, _ in frames]
+        changes = [np.abs(image - images[0]).mean() for image in images]
+        assert changes[0] == 0 and (np.diff(changes) > 1).all(), changes
+
+
+def test_order_of_grey_levels_survives_the_gap(widened):
+    correlations, contrasts = [], []
+    for frames in widened:
+        images, truth = [image.astype(float) for image, _, _ in frames], frames[0][1]
+        fan = np.any([image > 0 for image in images], axis=0)
+        smooth = [gaussian_filter(image, 1.5) for image in images]
+        correlations.append([spearmanr(smooth[0][fan], image[fan]).statistic for image in smooth[1:]])
+        beside = binary_dilation(truth, iterations=4) & ~binary_dilation(truth) & fan & truth.any(1)[:, None]
+        contrasts.append([image[truth].mean() - image[beside].mean() for image in smooth])
+    correlations, contrasts = np.array(correlations), np.array(contrasts)
+    assert (np.median(correlations, axis=0) > [0.95, 0.92, 0.85]).all() and correlations.min() > 0.8
+    assert (contrasts > 0).all()  # a B-line stays brighter than what is beside it,
+    assert (np.diff(contrasts, axis=1) < 0).all()  # by less and less
+
+
+@pytest.mark.parametrize("diversity", [0.0, 1.0])
+@pytest.mark.parametrize("kind", sorted(scanner.SCANNERS))
+def test_a_gap_shifts_settings_of_the_scanner_and_nothing_else(kind, diversity):
+    near, far = (vars(phantom_patient("cap", 3, diversity, kind, gap=gap)) for gap in (0.0, 0.5))
+    assert near.keys() == far.keys() and near["clutter"] == 0 < far["clutter"]
+    for name in near.keys() - {"clutter"}:
+        if name in scanner.GAP:
+            assert far[name] - near[name] == pytest.approx(0.5 * scanner.GAP[name])
+        else:
+            np.testing.assert_equal(far[name], near[name])
+
+
+def test_a_gap_draws_no_random_numbers():
+    left = []
+    for gap in (0.0, 1.0):
+        p, rng = phantom_patient("cap", 1, 0.5, gap=gap), np.random.default_rng(0)
+        m = anatomy.moment(p, 0.0)
+        scanner.image(p, *anatomy.echoes(p, m), m.shift_mm, rng)
+        left.append(rng.random())
+    assert left[0] == left[1]

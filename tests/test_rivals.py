@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lusbook import metrics, provenance, rivals, runs, store
+from lusbook import metrics, norms, provenance, rivals, runs, store, trials
 from lusbook.cohort import network_images
 from lusbook.errors import MissingData
 from lusbook.loading import load_cohorts
@@ -53,7 +53,7 @@ def test_statistics_of_a_batch_make_inference_what_training_saw():
     model = unet.build_unet(0.5, 0.0, seed=1)
     images = network_images(np.random.default_rng(0).integers(0, 255, (32, 32, 32), dtype=np.uint8))
     seen, before = np.asarray(model(images, training=True)[0]), np.asarray(model(images, training=False)[0])
-    rivals.set_statistics(model, rivals.moments(model, images))
+    norms.set_statistics(model, norms.moments(model, [images]))
     after = np.asarray(model(images, training=False)[0])
     np.testing.assert_allclose(after, seen, atol=0.02)
     assert np.abs(before - seen).max() > 0.2
@@ -67,7 +67,7 @@ def test_moments_of_two_batches_are_those_of_all_their_images():
     images = network_images(np.random.default_rng(0).integers(0, 255, (64, 16, 16), dtype=np.uint8))
     first = next(layer for layer in model.layers if "conv" in layer.name)
     seen = np.asarray(first(images))
-    mean, square = rivals.moments(model, images)[:, : seen.shape[-1]]
+    mean, square = norms.moments(model, trials.filled_batches(images))[:, : seen.shape[-1]]
     np.testing.assert_allclose(mean, seen.mean(axis=(0, 1, 2)), atol=1e-5)
     np.testing.assert_allclose(square, (seen**2).mean(axis=(0, 1, 2)), rtol=1e-3)
 

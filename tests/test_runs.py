@@ -49,6 +49,7 @@ def test_a_run_holds_what_it_should(settings, finished):
         "params.json",
         "history.csv",
         "per_image.csv",
+        "curve.csv",
         "snapshots.csv",
         "selection.csv",
         "overlays.npz",
@@ -312,3 +313,16 @@ def test_settings_of_the_other_method_do_not_matter():
     assert runs.relevant(one, "unet") == runs.relevant(other, "unet")
     assert runs.relevant(one, "sifa") != runs.relevant(other, "sifa")
     assert all(runs.relevant(one, e.method) for e in EXPERIMENTS.values())
+
+
+@pytest.mark.parametrize("name", ["unet-covid", "sifa-covid-to-cap"])
+def test_settings_that_came_later_do_not_make_other_runs_of_committed_ones(name):
+    settings = make_settings("demo")
+    committed = json.loads((store.run_folder(name, 0, settings) / "params.json").read_text())
+    assert store.parameters(name, 0, settings) == committed
+    later = {"cap_gap": 0.3, "phantom_test_frames": 10, "unet_snapshots": 20, "devices": 2}
+    assert not set(later) & set(committed["settings"])
+    for key, value in later.items():
+        other = store.parameters(name, 0, make_settings("demo", **{key: value}))
+        assert (other != committed) == (name == "unet-covid" or key != "unet_snapshots"), key
+    assert store.parameters(name, 0, make_settings("demo", control_iterations=7)) == committed

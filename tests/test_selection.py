@@ -55,31 +55,12 @@ def test_information_prefers_certain_and_varied_predictions():
     assert values[2:] == pytest.approx([0, 0], abs=1e-9)
 
 
-def candidates():
-    """Three snapshots and an average; predictions grow better, then worse."""
-    state = {}
-    dice = {10: 0.2, 20: 0.8, 30: 0.5, "average": 0.6}
-    sure = {10: 0.5, 20: 0.7, 30: 0.9, "average": 0.6}
-
-    def evaluate():
-        rows = [("cap", 0, dice[state["name"]]), ("covid", 0, 1 - dice[state["name"]])]
-        return pd.DataFrame(rows, columns=["cohort", "image", "dice"])
-
-    def unlabelled():
-        return np.repeat([1 - sure[state["name"]], sure[state["name"]]], 10)
-
-    load = {name: lambda name=name: state.update(name=name) for name in dice}
-    return load, evaluate, unlabelled
-
-
 def test_the_criterion_sees_no_label_and_the_oracle_does():
-    compared = selection.compare(*candidates(), "cap")
-    assert compared.snapshots["iteration"].tolist() == [10, 20, 30]
-    assert selection.choose(compared.snapshots, "cap") == {"label-free": 30, "oracle": 20}
-    chosen = compared.selection.set_index(["weights", "cohort"])["dice"]
-    assert chosen["oracle", "cap"] == 0.8
-    assert chosen["label-free", "cap"] == 0.5
-    assert chosen["average", "cap"] == 0.6
+    sure = {10: 0.5, 20: 0.7, 30: 0.9}  # predictions grow better, then worse, and ever surer
+    rows = {"iteration": list(sure), "dice_cap": [0.2, 0.8, 0.5], "dice_covid": [0.8, 0.2, 0.5]}
+    rows["information"] = [selection.information(np.repeat([1 - share, share], 10)) for share in sure.values()]
+    assert selection.choose(pd.DataFrame(rows), "cap") == {"label-free": 30, "oracle": 20}
+    assert selection.choose(pd.DataFrame(rows), "covid") == {"label-free": 30, "oracle": 10}
 
 
 def test_of_equal_snapshots_the_earliest_is_chosen():

@@ -87,7 +87,7 @@ def test_a_preset_cannot_name_a_folder_elsewhere(tmp_path):
 
 
 def test_a_missing_preset_lists_the_known_ones():
-    with pytest.raises(LusbookError, match="'huge'.*demo, paper, smoke"):
+    with pytest.raises(LusbookError, match="'huge'.*demo, paper, small, smoke"):
         make_settings("huge")
 
 
