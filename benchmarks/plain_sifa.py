@@ -96,7 +96,7 @@ def build_decoder(size, scaled):
     image = keras.Input((size, size, 1))
     x = conv_norm(features, scaled(128), 3, **options)
     for _ in range(4):
-        x = residual(x, scaled(128), **options)
+        x = residual(x, scaled(128), **options | {"initializer": spread(0.01)})
     for filters in (64, 64, 32):
         x = transposed(x, scaled(filters), spread(0.02))
     x = conv_norm(x, 1, 7, relu=False, **options | {"norm": None})
