@@ -461,8 +461,8 @@ def test_snapshots(experiment, fold, settings, cohorts, network, unlabelled, fol
             index = fold_indices(cohort, fold)[1]
             subset = cohort.subset(index)
             route = default_route(experiment, name)
-            predicted = predict(network, experiment, name, subset.images, settings.threshold)
-            found = score({route: predicted[route]}, name, subset, index)
+            predicted = {route: probabilities(network.routes[route], subset.images) > settings.threshold}
+            found = score(predicted, name, subset, index)
             columns = ["cohort", "patient", "image", "tp", "fp", "fn", "tn", "dice"]
             chosen_rows.append(found[columns].assign(weights=weights, iteration=iteration))
     tables = {"snapshots": snapshots, "selection": pd.concat(chosen_rows, ignore_index=True)}

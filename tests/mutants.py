@@ -150,7 +150,11 @@ FAULTS = {
             "target)).items():\n        load(iteration)",
             "target)).items():\n        load(taken[-1])",
         ),
-        ("chosen weights by every route", "score({route: predicted[route]}, name", "score(predicted, name"),
+        (
+            "chosen weights by every route",
+            "{route: probabilities(network.routes[route], subset.images) > settings.threshold}",
+            "predict(network, experiment, name, subset.images, settings.threshold)",
+        ),
         (
             "chosen weights tested on a part",
             "cohorts.items():\n            index = fold_indices(cohort, fold)[1]\n            subset",
