@@ -117,7 +117,7 @@ def cost(chapter, settings=None, results=None):
 
 
 def shown(chapter, settings, results=None, otherwise=()):
-    """Manifests of what a chapter shows of a study, as :data:`SHOWN` says; ``otherwise`` where that says nothing."""
+    """Manifests of what a chapter shows of a study, as ``SHOWN`` says; ``otherwise`` where that says nothing."""
     root, patterns = study_folder(settings, results), SHOWN.get(chapter, TRAININGS) or otherwise
     return [found for name in patterns for found in read_manifests(root, f"{name}/**/manifest.json").values()]
 

@@ -52,7 +52,7 @@ def inside_fan(images):
 
 
 SHIFTS = {"haze": haze, "inversion": invert}
-#: Trainings: shift, method and seed. SIFA's positive control has three seeds.
+#: Trainings by shift, method and seed. SIFA's positive control has three seeds.
 TRAININGS = [
     *((shift, "unet", 0) for shift in SHIFTS),
     *(("haze", "sifa", seed) for seed in range(3)),
@@ -271,8 +271,8 @@ def passes(curves):
     Returns
     -------
     passed : bool or None
-        True when, at the end of training, the U-Net without adaptation is below :data:`BLIND` on hazed frames and SIFA
-        within :data:`NEAR` of its ceiling, with each of three seeds. None where trainings are missing.
+        True when, at the end of training, the U-Net without adaptation is below 0.1 on hazed frames and SIFA
+        within 0.15 of its ceiling, with each of three seeds. None where trainings are missing.
 
     Examples
     --------

@@ -26,14 +26,14 @@ from lusbook.settings import make_settings
 PLAN = {"covid": ((3, 3), (2,), (2,)), "cap": ((2,), (2,), (1, 1)), "clinic": ((3,) * 8,), "few": ((4, 4),)}
 FOLD = 1  # of PLAN, so that the source is the larger set of training images
 COUNTS, SHARES = ("tp", "fp", "fn"), ("dice", "sensitivity", "specificity", "scores", "agreement")
-#: How far a value may be on another processor from what the file says: a share of it, and beside that ``atol``,
-#: ``pixels`` where it counts these, or ``shares`` where it is a share of few; of bfloat16, so many times as far; of the
-#: losses of the first two iterations, ``first`` of it. Measured with two threads to an operation in place of one:
-#: U-Nets move by up to 0.001 (bfloat16 0.004), the plain network not at all. SIFA, whose networks answer each other,
-#: moves by up to 0.003 in the first two iterations, 0.03 in later losses, 0.07 in outputs, and by 46 pixels.
+# How far a value may be on another processor from what the file says: a share of it, and beside that ``atol``,
+# ``pixels`` where it counts these, or ``shares`` where it is a share of few; of bfloat16, so many times as far; of the
+# losses of the first two iterations, ``first`` of it. Measured with two threads to an operation in place of one:
+# U-Nets move by up to 0.001 (bfloat16 0.004), the plain network not at all. SIFA, whose networks answer each other,
+# moves by up to 0.003 in the first two iterations, 0.03 in later losses, 0.07 in outputs, and by 46 pixels.
 NEAR = {"rtol": 2e-3, "atol": 5e-4, "pixels": 4, "shares": 0.005, "bfloat16": 10, "first": 2e-3}
 FAR = {"rtol": 0.1, "atol": 0.02, "pixels": 60, "shares": 0.06, "bfloat16": 1, "first": 5e-3}
-#: Scores of clips are shares of few pixels: with oneDNN's kernels in place of TensorFlow's own they move by 0.02 of it.
+# Scores of clips are shares of few pixels: with oneDNN's kernels in place of TensorFlow's own they move by 0.02 of it.
 CLIPS = NEAR | {"rtol": 0.04, "atol": 2e-3}
 TOLERANCE = {"unet": NEAR, "plain": NEAR, "real": CLIPS, "sifa": FAR, "realism": FAR}
 SAME = dict.fromkeys(NEAR, 1e-5) | {"bfloat16": 1}  # on the same processor
@@ -119,7 +119,7 @@ def compute(part, **changes):
     Parameters
     ----------
     part : str
-        Of :data:`PARTS`.
+        Of ``PARTS``.
     **changes
         Settings to give other values.
 

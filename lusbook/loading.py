@@ -94,7 +94,7 @@ def load_more(settings, processes=None):
     Parameters
     ----------
     settings : Settings
-        With simulated cohorts; ``phantom_test_frames`` frames of each of :data:`MORE` patients.
+        With simulated cohorts; ``phantom_test_frames`` frames of each of 60 patients.
     processes : int, optional
         As for :func:`load_cohorts`.
 

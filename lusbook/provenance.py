@@ -20,7 +20,7 @@ from lusbook.settings import PROJECT
 
 FINGERPRINTS = PROJECT / "data" / "fingerprints"
 RESULTS = PROJECT / "data" / "results"
-#: What executing a study and its pages writes anew: no change of it makes a tree dirty.
+# What executing a study and its pages writes anew: no change of it makes a tree dirty.
 WRITTEN = ("data/results", "data/benchmarks", "data/page-seconds.json", "book", "README.md")
 NETWORKS = ("phantom", "unet", "sifa")
 #: Parts whose code makes the numbers of a folder, by its name.

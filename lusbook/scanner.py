@@ -68,7 +68,7 @@ def widen_gap(p, gap):
     p : types.SimpleNamespace
         The patient, laid out; its settings change in place. Geometry, anatomy and random choices stay.
     gap : float
-        0 (as drawn) to 1: how far from the settings drawn, see :data:`GAP` and :data:`CLUTTER`.
+        0 (as drawn) to 1: how far from the settings drawn, see :data:`GAP`.
     """
     for name, change in GAP.items():
         setattr(p, name, getattr(p, name) + gap * change)

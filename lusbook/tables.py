@@ -311,7 +311,7 @@ def selection_table(per_image, selection):
     per_image : pandas.DataFrame or dict of callable
         Of the last weights.
     selection : pandas.DataFrame
-        Of the others, see :func:`lusbook.selection.compare`, with ``experiment`` and ``fold``.
+        Of the others, see :func:`lusbook.trials.test_snapshots`, with ``experiment`` and ``fold``.
 
     Returns
     -------

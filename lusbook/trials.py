@@ -430,7 +430,7 @@ def test_snapshots(experiment, fold, settings, cohorts, network, unlabelled, fol
         route of each cohort, on the part of the test fold that curves are taken on) and ``selection``: rows of every
         test image for the average, the label-free choice and the oracle, with columns ``weights`` and ``iteration``.
     overlays : dict of ndarray
-        Translations of the shown frames by :data:`PICTURED` snapshots, ``<cohort>_fake_<iteration>`` and so on.
+        Translations of the shown frames by some snapshots, ``<cohort>_fake_<iteration>`` and so on.
     """
     seen = evenly(unlabelled, UNLABELLED)
     tested, overlays, points = curve_cohorts(cohorts, fold), {}, []
