@@ -5,20 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 
-from lusbook import controls, loading, phantom, store, trials
-from lusbook.ceiling import ceiling
+from lusbook import checkpoints, controls, loading, phantom, store, trials
 from lusbook.cohort import Cohort, fold_indices, network_images
 from lusbook.controls import FRAMES, TRAININGS, find_training, haze, invert, passes
 from lusbook.errors import LusbookError, MissingData
 from lusbook.settings import make_settings
 from tests import fakes
-from tests.helpers import untraced
+from tests.helpers import write_manifest
 
 SIDE = 32
+MEDIAN = 453  # frame of median labelled area: the fourth of the sixth patient of those tested
 
 
 @pytest.fixture
@@ -127,53 +128,75 @@ def test_without_one_of_its_trainings_nothing_is_said(missing):
 
 
 def make_more():
-    """Sixty patients, ten frames each; a pixel tells which, and the first label alone is of median area."""
+    """Sixty patients, ten frames each; pixels tell which; of those tested, one label alone is of median area."""
     images = np.full((60 * FRAMES, SIDE, SIDE), 120, np.uint8)
     patients = np.repeat(np.arange(60), FRAMES)
     images[:, 0, 0], images[:, 0, 1] = patients + 1, np.tile(np.arange(FRAMES), 60)
     masks = np.zeros(images.shape, bool)
     masks[:, 8:, 8:20] = True
-    masks[45 * FRAMES + 3, :20, 8:20] = False
-    masks[45 * FRAMES + 3, 0, 0] = True
+    masks[: 50 * FRAMES, 20:] = False  # half of those tested have less to find,
+    masks[MEDIAN, 8:26, 8:20] = True  # one of them more than they
     names = np.array([f"covid-more-{patient + 1}" for patient in patients])
     return Cohort("covid-more", images, masks, names, np.zeros(len(images), int), masks, "digest")
 
 
+class Network:
+    """Finds more of a B-line with each iteration, on shifted images alone; writes down what it looks at."""
+
+    def __init__(self, seen):
+        self.weights, self.seen = [keras.Variable(0.0)], seen
+        self.routes = {"direct": self.direct, "translated": lambda batch: pytest.fail("another route")}
+
+    def direct(self, batch):
+        grey = np.round((batch[..., 0] / 0.9 + 1) * 127.5).astype(int)
+        self.seen |= set(grey[:, 0, 0].tolist())
+        found = np.zeros(grey.shape, "float32")
+        found[:, 8 : 8 + 12 * int(self.weights[0].value), 8:20] = 0.9
+        return found * (grey[:, 1, 1] == 200)[:, None, None]
+
+    def translate(self, batch):
+        grey = np.round((batch[0, ..., 0] / 0.9 + 1) * 127.5)[1, 1] / 255 * 1.8 - 0.9
+        made = {"fake": np.full(batch.shape, grey, "float32"), "cycle": np.full(batch.shape, 0.9, "float32")}
+        return {"source": made, "target": made}
+
+
+def flagged(images, rng):
+    """A shift that the network can tell."""
+    images = images.copy()
+    images[:, 1, 1] = 200
+    return images
+
+
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory):
-    """Two trainings of two iterations each, and what their networks were given; shifts change nothing here."""
-    settings = make_settings("smoke", cohorts="phantom", sifa_snapshots=1, seed=9)
-    results, given = tmp_path_factory.mktemp("results"), {}
-    adapt, train, look = trials.adapt, trials.train_unet, trials.probabilities
+    """Two trainings of two iterations each, with networks that only write down what they are given."""
+    settings = make_settings("smoke", seed=9, sifa_batch_size=4)
+    results, given = tmp_path_factory.mktemp("results"), {"seen": set(), "ceiling": []}
+
+    def trained(method, folder, *more):
+        given[method] = more
+        network, history = Network(given["seen"]), [{"iteration": 1, "loss": 0.5}, {"iteration": 2, "loss": 0.25}]
+        for iteration in (1, 2):
+            checkpoints.save_snapshot(folder, iteration, [np.float32(iteration)])
+        network.weights[0].assign(77.0)  # whatever it is: snapshots are loaded
+        return network, history
 
     def load_phantom(**parameters):
         given["parameters"] = parameters
         return make_more()
 
-    def adapted(source, b, chosen, *rest, **keep):
-        given["sifa"] = (source, b, chosen)
-        return adapt(source, b, chosen, *rest, **keep)
+    def best(masks, method):
+        given["ceiling"].append((masks, method))
+        return np.linspace(0.5, 0.9, len(masks))
 
-    def trained(experiment, training, chosen, *rest, **keep):
-        given["unet"] = (training, chosen)
-        return train(experiment, training, chosen, *rest, **keep)
-
-    def looked(predict, images):
-        given.setdefault("seen", []).append(images)
-        return look(predict, images)
-
-    with pytest.MonkeyPatch.context() as patch, untraced():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(controls, "load_cohorts", lambda _: {"covid": fakes.make_cohort("covid")})
         patch.setattr(controls, "load_phantom", load_phantom)
-        patch.setattr(controls, "SHIFTS", {"haze": lambda images, rng: images, "inversion": invert})
-        patch.setattr(trials, "adapt", adapted)
-        patch.setattr(trials, "train_unet", trained)
-        patch.setattr(trials, "probabilities", looked)
-        trials.sifa_network.cache_clear()
-        trials.unet_network.cache_clear()
+        patch.setattr(controls, "ceiling", best)
+        patch.setattr(controls, "SHIFTS", {"haze": flagged})
+        patch.setattr(trials, "adapt", lambda a, b, chosen, *_, folder, key: trained("sifa", folder, a, b, chosen))
+        patch.setattr(trials, "train_unet", lambda _, a, chosen, *__, folder, key: trained("unet", folder, a, chosen))
         controls.compute(settings, results, [("haze", "sifa", 0), ("haze", "unet", 0)])
-        trials.sifa_network.cache_clear()
-        trials.unet_network.cache_clear()
     return settings, results, given
 
 
@@ -188,12 +211,10 @@ def test_labels_are_of_the_source_s_training_folds(computed):
 
 def test_patients_who_are_tested_are_never_adapted_to(computed):
     _, _, given = computed
-    images = make_more().images
-    np.testing.assert_array_equal(given["sifa"][1], network_images(images[: 40 * FRAMES]))
-    tested = {int(image[0, 0]) for seen in given["seen"] for image in seen}
-    assert tested == set(range(41, 61))
-    counts = {len(seen) for seen in given["seen"]}
-    assert counts == {20 * FRAMES, 1}  # all of them, and the one that is shown
+    np.testing.assert_array_equal(given["sifa"][1], network_images(flagged(make_more().images[: 40 * FRAMES], None)))
+    assert given["seen"] == set(range(41, 61))  # patients, from 1
+    for masks, _ in given["ceiling"]:
+        np.testing.assert_array_equal(masks, make_more().masks[40 * FRAMES :])
 
 
 def test_other_patients_are_simulated_with_settings_of_the_source(computed):
@@ -214,31 +235,48 @@ def test_folders_are_complete_and_read_back(computed, method):
     assert params["data"]["covid"] == phantom.digest(**loading.phantom_parameters("covid", settings))
     table, pictures = controls.read(settings, results)
     assert set(pictures) == {("haze", "sifa", 0), ("haze", "unet", 0)}
-    rows, more = table[table["method"] == method], make_more()
-    assert rows["iteration"].max() == (2 if method == "sifa" else 1)  # U-Net batches are twice as large
-    assert set(rows["images"]) == {"shifted", "as they are"} and set(rows["seed"]) == {0}
-    # the same images under both names here
-    shifted, plain = (rows.loc[rows["images"] == name, "dice"].tolist() for name in ("shifted", "as they are"))
-    assert shifted == plain
-    np.testing.assert_allclose(rows["ceiling"], ceiling(more.masks[40 * FRAMES :], method).mean(), rtol=1e-5)
+    rows = table[table["method"] == method]
+    assert set(rows["seed"]) == {0} and set(rows["shift"]) == {"haze"}
+    np.testing.assert_allclose(rows["ceiling"], 0.7)
+    masks = make_more().masks[40 * FRAMES :]
+    for iteration, part in rows.groupby("iteration"):
+        found = np.zeros(masks.shape, bool)
+        found[:, 8 : 8 + 12 * iteration, 8:20] = True
+        expected = np.mean(2 * (found & masks).sum((1, 2)) / (found.sum((1, 2)) + masks.sum((1, 2))))
+        assert part.set_index("images")["dice"].to_dict() == pytest.approx({"shifted": expected, "as they are": 0})
+    assert rows["iteration"].unique().tolist() == [1, 2]
     assert passes(table) is None
     shown = pictures["haze", method, 0]
-    assert shown["image"][0, 0] > 40
-    np.testing.assert_array_equal(shown["mask"], more.masks[40 * FRAMES])  # of median area
-    assert ("fake" in shown) == ("hazed" in shown) == (method == "sifa")
+    for key, flag in (("image", 120), ("shifted", 200)):
+        assert shown[key][0, 0] - 1 == MEDIAN // FRAMES and shown[key][0, 1] == MEDIAN % FRAMES
+        assert shown[key][1, 1] == flag
+    np.testing.assert_array_equal(shown["mask"], make_more().masks[MEDIAN])
+    np.testing.assert_array_equal(shown["predicted"], masks[-1])
+    if method == "sifa":
+        assert shown["fake"].max() == 200 and shown["hazed"].max() == 120 and shown["cycle"].max() == 255
+    else:
+        assert not {"fake", "hazed", "cycle"} & set(shown)
 
 
-def test_finished_trainings_are_kept_and_others_refused(computed, monkeypatch):
+def test_finished_trainings_are_kept_and_those_of_other_patients_refused(computed, monkeypatch):
     settings, results, _ = computed
     monkeypatch.setattr(controls, "_train", lambda *_: pytest.fail("trained again"))
     controls.compute(settings, results, [("haze", "sifa", 0), ("haze", "unet", 0)])
-    other = settings.model_copy(update={"control_iterations": 3, "preset": "smoke"})
-    assert store.study_folder(other, results) != store.study_folder(settings, results)
+    with pytest.raises(LusbookError, match="holds a run of other settings or data"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(controls, "FRAMES", 9)
+            controls.compute(settings, results, [("haze", "sifa", 0)])
 
 
 def test_without_any_training_reading_says_what_to_do(tmp_path):
     with pytest.raises(MissingData, match="`lusbook controls` does so"):
         controls.read(make_settings("smoke"), tmp_path)
+
+
+def test_controls_of_a_study_on_ones_own_cohorts_are_simulated(tmp_path):
+    own = make_settings("smoke", cohorts=str(write_manifest(tmp_path)))
+    chosen = controls.trained_by(own, 1)
+    assert chosen == controls.trained_by(make_settings("smoke"), 1) and chosen.cohorts == "phantom"
 
 
 def test_dice_is_the_mean_over_images():
