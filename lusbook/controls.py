@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pandas as pd
 
-from lusbook import checkpoints, metrics, phantom, runs
+from lusbook import checkpoints, metrics, phantom, provenance, runs
 from lusbook.ceiling import ceiling
 from lusbook.cohort import fold_indices, network_images
 from lusbook.errors import LusbookError, MissingData
@@ -149,6 +149,7 @@ def _train(shift, method, settings, more, keep):
     return {
         "tables": tables,
         "overlays": _picture(network, method, more, target, settings.threshold),
+        "inputs": provenance.contents({"covid": covid, "covid-more": more}),
         "machine": trials.machine(),
     }
 
