@@ -95,7 +95,7 @@ def compute(settings, results=None, trainings=None):
             "settings": runs.relevant(chosen, method),
             "data": {"covid": phantom.digest(**source), "covid-more": phantom.digest(**more)},
         }
-        keep = {"folder": folder, "key": runs.checkpoint_key(params)}
+        keep = {"folder": folder, "key": runs.checkpoint_key(params, folder)}
         runs.once(folder, params, chosen, lambda: _train(shift, method, chosen, more, keep))  # noqa: B023
         checkpoints.remove(folder)
 
