@@ -316,8 +316,8 @@ FAULTS = {
         ("the threshold is fixed", "images) > threshold for route", "images) > 0.5 for route"),
         (
             "the threshold of chosen weights is fixed",
-            "subset.images, settings.threshold)\n            found",
-            "subset.images, 0.5)\n            found",
+            "subset.images) > settings.threshold}",
+            "subset.images) > 0.5}",
         ),
         (
             "Dice against exact masks",
