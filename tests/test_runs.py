@@ -326,3 +326,17 @@ def test_settings_that_came_later_do_not_make_other_runs_of_committed_ones(name)
         other = store.parameters(name, 0, make_settings("demo", **{key: value}))
         assert (other != committed) == (name == "unet-covid" or key != "unet_snapshots"), key
     assert store.parameters(name, 0, make_settings("demo", control_iterations=7)) == committed
+
+
+def test_a_run_on_simulated_cohorts_tests_more_patients(tmp_path, monkeypatch):
+    from lusbook import loading, phantom
+
+    monkeypatch.setenv("LUSBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(phantom, "PLAN", {"covid": ((1,), (1,), (1,)), "cap": ((1,), (1,), (1,))})
+    monkeypatch.setattr(loading, "MORE", 3)
+    settings = make_settings("smoke", phantom_test_frames=2)
+    table = runs.read_tables(runs.run("unet-covid", 0, settings, tmp_path / "results"))["more_patients"]
+    assert table["patient"].tolist() == [f"{name}-more-{n}" for name in ("covid", "cap") for n in (1, 1, 2, 2, 3, 3)]
+    assert table["cohort"].tolist() == ["covid"] * 6 + ["cap"] * 6 and set(table["route"]) == {"direct"}
+    assert table["dice_truth"].notna().all()
+    assert (table[["tp", "fp", "fn", "tn"]].sum(axis=1) == 32**2).all()
