@@ -164,15 +164,8 @@ def test_more_patients_are_sixty_of_either_kind_with_the_gap_of_their_cohort(sim
         assert given.get("gap", 0) == gap
         own = loading.phantom_parameters(name, settings)
         assert {key: given.get(key) for key in own if key != "name"} == {k: v for k, v in own.items() if k != "name"}
+        assert more[name].patients[0] == f"{name}-more-1"
     assert len(simulated) == 2
-
-
-def test_a_frame_of_each_of_more_patients():
-    settings = Settings(image_size=SIDE, phantom_test_frames=1)
-    parameters = loading.phantom_parameters("covid", settings) | {"name": "covid-more", "plan": ((1,) * loading.MORE,)}
-    assert phantom._checked_plan("covid-more", parameters["plan"]) == ((1,) * 60,)
-    one, other = (phantom.digest(**parameters | change) for change in ({}, {"name": "cap-more"}))
-    assert one != other
 
 
 def test_no_more_patients_where_settings_want_none_or_cohorts_are_ones_own(manifest, monkeypatch):
