@@ -46,7 +46,8 @@ def measure(method, settings):
     from lusbook import trials  # networks, and with them Keras
 
     enough = TIMED + 3  # never reached: what is written at the end of a training is not
-    few = settings.model_copy(update={"unet_iterations": enough, "sifa_iterations": enough, "sifa_snapshots": 1})
+    few = {"unet_iterations": enough, "unet_snapshots": 0, "sifa_iterations": enough, "sifa_snapshots": 1}
+    few = settings.model_copy(update=few)
     if method == "unet":
         network = trials.unet_network(few.unet_width, few.unet_dropout, few.seed, few.precision)
         train = partial(trials.train_unet, EXPERIMENTS["unet-joint"], parent=None)

@@ -26,6 +26,7 @@ from tests.test_response import make_grid
 NAMES = chapters.chapter_names()
 # Own images can fill these.
 OWN = {
+    "sifa": ["controls_of"],
     "real": ["covid_blues", "cit"],
     "phantom": ["covid_blues"],
     "performance": ["benchmarks"],

@@ -160,7 +160,7 @@ DAMAGE = {
     ("unet-joint", 1): ("overlays.npz", flip, "overlays.npz: differs from its manifest"),
     ("unet-joint", 2): ("history.csv", Path.unlink, "history.csv: missing, though manifest.json names it"),
     ("unet-cap", 0): ("manifest.json", lambda path: path.write_bytes(b""), "manifest.json: not readable as JSON"),
-    ("unet-cap", 1): ("manifest.json", lambda path: path.write_text("{}"), "manifest.json: expected code, data, files"),
+    ("unet-cap", 1): ("manifest.json", lambda path: path.write_text("{}"), "manifest.json: expected data, files, seconds"),
     ("unet-cap", 2): ("params.json", cut, "params.json: differs from its manifest"),
 }
 
@@ -351,7 +351,8 @@ def test_a_full_disk_is_one_line(study, results, undisturbed):
     options = ["unet-joint", "--fold=1", "--threads=1"]
     _, err = finish(start("run", study, results, *options, before=FULL), 1)
     folder = folder_of("unet-joint", 1, study, results)
-    assert f"lusbook: failed runs:\n  unet-joint fold 1: LusbookError: {folder}: cannot be written" in err
+    line = err[err.index("lusbook: failed runs:\n") :].splitlines()[1]  # whichever of its files is too large
+    assert line.startswith(f"  unet-joint fold 1: LusbookError: {folder}") and "cannot be written" in line
     assert err.rstrip().endswith("completed runs are kept") and not (folder / "manifest.json").exists()
     finish(start("run", study, results, *options))
     assert_same(study, results, undisturbed)
@@ -410,6 +411,8 @@ def test_clocks_do_not_matter(study, results, undisturbed):
 
 def test_nothing_asks_for_the_time_of_day():
     for path in sorted((PROJECT / "lusbook").rglob("*.py")):
+        if path.name == "provenance.py":  # gives results a date, and picks what to verify by the week
+            continue
         assert not re.search(r"time\.time\(|\bdatetime\b|getmtime", path.read_text("utf-8")), path
 
 

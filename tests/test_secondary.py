@@ -309,7 +309,12 @@ def test_a_study_is_measured_once_and_then_read(monkeypatch, settings, tmp_path)
         asked.extend(folders)
         return {"tables": {"images": table, "thresholds": table}}
 
-    monkeypatch.setattr(runs, "run", lambda name, fold, *_, with_weights: with_weights and tmp_path / name)
+    def run(name, fold, *_, with_weights):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "weights.npz").write_bytes(b"weights")
+        return with_weights and tmp_path / name
+
+    monkeypatch.setattr(runs, "run", run)
     monkeypatch.setattr(secondary, "run_secondary", run_secondary)
     for compute in (True, False):
         found = runs.secondary(settings, tmp_path, compute=compute)
