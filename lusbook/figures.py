@@ -110,7 +110,7 @@ def translations(overlays, source, target):
 
 
 def growing_translations(overlays, source, target):
-    """Translations of one frame of each domain as training goes on: a row for each snapshot.
+    """Translations of one frame of each domain early, midway and at the end of training: a row for each.
 
     Parameters
     ----------
@@ -118,7 +118,8 @@ def growing_translations(overlays, source, target):
         Of one run.
     source, target : str
     """
-    iterations = sorted(int(name.rsplit("_")[-1]) for name in overlays if name.startswith(f"{source}_fake_"))
+    kept = sorted(int(name.rsplit("_")[-1]) for name in overlays if name.startswith(f"{source}_fake_"))
+    iterations = [kept[place] for place in sorted({0, len(kept) // 2, len(kept) - 1})]
     heads = {"image": "image", "fake": "translated", "cycle": "and back"}
     columns = [(cohort, key) for cohort in (source, target) for key in heads]
     figure, axes = plt.subplots(len(iterations), 6, figsize=(11, 1.9 * len(iterations)), layout="constrained")
