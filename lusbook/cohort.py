@@ -183,8 +183,13 @@ def shown_frame(cohort, fold):
         In the cohort.
     """
     _, test = fold_indices(cohort, fold)
-    areas = np.count_nonzero(cohort.masks[test], axis=(1, 2))
-    return int(test[np.argsort(areas, kind="stable")[(len(areas) - 1) // 2]])
+    return int(test[median_frame(cohort.masks[test])])
+
+
+def median_frame(masks):
+    """Number of the mask of median area, by the rule of :func:`shown_frame`; shape (n, size, size), bool."""
+    areas = np.count_nonzero(masks, axis=(1, 2))
+    return int(np.argsort(areas, kind="stable")[(len(areas) - 1) // 2])
 
 
 def reduce_to(cohort, n, seed):

@@ -14,10 +14,10 @@ import pandas as pd
 
 from lusbook import checkpoints, metrics, phantom, provenance, runs
 from lusbook.ceiling import ceiling
-from lusbook.cohort import fold_indices, network_images
+from lusbook.cohort import fold_indices, median_frame, network_images
 from lusbook.errors import LusbookError, MissingData
 from lusbook.experiments import EXPERIMENTS
-from lusbook.loading import load_cohorts, load_phantom, phantom_parameters
+from lusbook.loading import MORE, load_cohorts, load_phantom, phantom_parameters
 
 FOLDER = "controls"
 FRAMES, TRAIN = 10, 40  # frames of each of 60 patients; the first 40 patients are adapted to, the others tested
@@ -114,7 +114,7 @@ def trained_by(settings, seed):
 
 def more_parameters(settings):
     """Parameters of the simulated patients who are adapted to and tested."""
-    own = {"name": "covid-more", "plan": ((FRAMES,) * 60,)}
+    own = {"name": "covid-more", "plan": ((FRAMES,) * MORE,)}
     return phantom_parameters("covid", settings) | own
 
 
@@ -163,8 +163,7 @@ def _picture(network, method, more, target, threshold):
     """The test frame of median labelled area: as it is, shifted, translated back, its label and the prediction."""
     from lusbook import trials
 
-    areas = np.count_nonzero(more.masks[TRAIN * FRAMES :], axis=(1, 2))
-    chosen = TRAIN * FRAMES + int(np.argsort(areas, kind="stable")[(len(areas) - 1) // 2])
+    chosen = TRAIN * FRAMES + median_frame(more.masks[TRAIN * FRAMES :])
     shown = target[chosen][None]
     found = {
         "image": more.images[chosen],
